@@ -1,0 +1,212 @@
+"""From the caller's arrays to the sibling package that computes, and back."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cuvarconv import _cpu
+from cuvarconv._dtypes import check_operand, requested_dtype
+
+_HOST, _CUDA, _CUDA_HOST, _ROCM, _ROCM_HOST, _CUDA_MANAGED = 1, 2, 3, 10, 11, 13  # DLDeviceType
+
+_CONVERSION = {
+    "numpy": "numpy.asarray(…) on the host",
+    "cupy": "cupy.asarray(…)",
+    "torch": "torch.as_tensor(…, device=…)",
+    "jax": "jax.numpy.asarray(…)",
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a call's arrays live: the caller's library, and the CUDA device (None: the host)."""
+
+    library: str
+    device: int | None
+
+    def __str__(self) -> str:
+        place = "the host" if self.device is None else f"CUDA device {self.device}"
+        return f"a {self.library} array on {place}"
+
+    @property
+    def backend(self) -> ModuleType:
+        """The package that computes there."""
+        return _cpu if self.device is None else importlib.import_module("cuvarconv._gpu")
+
+    def entered(self) -> AbstractContextManager[Any]:
+        """The arrays' device and the caller's current stream, for the length of a call."""
+        if self.device is None:
+            return nullcontext()
+        return self.backend.current(self.device, self.library)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call: its home, its operands as that backend's arrays, and what `output` asked for."""
+
+    home: Home
+    operands: tuple[Any, ...]
+    output: Any
+    _given: Any
+
+    def output_dtype(self, default: np.dtype) -> np.dtype:
+        """Return the dtype of the result, `default` unless `output` says otherwise."""
+        if self.output is not None:
+            return self.output.dtype
+        if self._given is None:
+            return default
+        return requested_dtype(self._given, tuple(operand.dtype for operand in self.operands))
+
+    def target(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """Return the array to write: the caller's, or a new one (also where theirs overlaps an operand)."""
+        backend, output = self.home.backend, self.output
+        if output is None:
+            return backend.empty(shape, dtype)
+        if output.shape != shape:
+            raise ValueError(f"output: expected shape {shape}, got {output.shape}")
+        complex_operands = any(operand.dtype.kind == "c" for operand in self.operands)
+        if complex_operands and output.dtype.kind != "c":
+            raise TypeError(f"output: expected a complex array for complex operands, got {output.dtype}")
+        if any(backend.may_share_memory(output, operand) for operand in self.operands):
+            return backend.empty(shape, dtype)
+        return output
+
+    def deliver(self, result: Any) -> Any:
+        """Hand the result back as the caller's kind of array, or in the caller's own."""
+        if self.output is not None:
+            if result is not self.output:
+                self.output[...] = result
+            return self._given
+        if self.home.library in ("numpy", "cupy"):
+            return result
+        return _module_of(self.home.library).from_dlpack(result)
+
+
+@contextmanager
+def receive(output: Any, **operands: Any) -> Iterator[Call]:
+    """Open a call: find the arrays' home, go there, and view all of them as its arrays."""
+    arrays = dict(operands)
+    if not _is_dtype(output):
+        arrays["output"] = output
+    home = _common_home(arrays)
+    with home.entered():
+        views = {name: _view(name, array, home) for name, array in arrays.items()}
+        for name, view in views.items():
+            check_operand(name, view.dtype)
+        target = views.pop("output", None)
+        if target is not None:
+            _check_writable(target, home)
+        yield Call(home, tuple(views.values()), target, output)
+
+
+def _is_dtype(output: Any) -> bool:
+    return output is None or isinstance(output, str | type | np.dtype)
+
+
+def _common_home(arrays: dict[str, Any]) -> Home:
+    homes = {name: home for name, array in arrays.items() if (home := _home(name, array))}
+    if not homes:
+        return Home("numpy", None)
+    first, common = next(iter(homes.items()))
+    for name, home in homes.items():
+        if home != common:
+            raise TypeError(
+                f"{name} is {home}, {first} is {common}; convert one of them, "
+                f"e.g. {name} with {_CONVERSION.get(common.library, 'from_dlpack')}"
+            )
+    return common
+
+
+def _home(name: str, array: Any) -> Home | None:
+    """Find where an array lives; None for lists and scalars, which go wherever the others are."""
+    if isinstance(array, list | tuple | int | float | complex | np.generic):
+        return None
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError(
+            f"{name}: masked arrays are refused, because their mask would be ignored; "
+            "pass array.filled(…) or array.data"
+        )
+    library = _library(array)
+    if library == "dask":
+        raise TypeError(f"{name}: dask arrays are not supported; pass {name}.compute()")
+    if library == "jax" and isinstance(array, sys.modules["jax"].core.Tracer):
+        raise TypeError(
+            f"{name}: a JAX tracer has no values to read; call this function outside of jit, grad and vmap"
+        )
+    if getattr(array, "requires_grad", False) is True:
+        raise TypeError(
+            f"{name}: the tensor requires grad, which the array functions would ignore; "
+            f"use cuvarconv.torch, or pass {name}.detach()"
+        )
+    if not hasattr(array, "__dlpack_device__"):
+        return Home("numpy", None)
+    try:
+        kind, device = array.__dlpack_device__()
+    except Exception as error:
+        raise TypeError(f"{name}: {type(array).__name__} cannot be read through DLPack: {error}") from error
+    if kind in (_HOST, _CUDA_HOST):
+        return Home(library, None)
+    if kind in (_CUDA, _CUDA_MANAGED):
+        return Home(library, int(device))
+    where = "a ROCm device" if kind in (_ROCM, _ROCM_HOST) else f"DLPack device type {int(kind)}"
+    raise TypeError(f"{name}: lives on {where}; expected host memory or a CUDA device")
+
+
+def _library(array: Any) -> str:
+    for name, kind in (("dask", "array.Array"), ("jax", "Array"), ("torch", "Tensor"), ("cupy", "ndarray")):
+        library: Any = sys.modules.get(name)
+        for attribute in kind.split("."):
+            library = getattr(library, attribute, None)
+        if library is not None and isinstance(array, library):
+            return name
+    if isinstance(array, np.ndarray):
+        return "numpy"
+    return type(array).__module__.partition(".")[0] if hasattr(array, "__dlpack__") else "numpy"
+
+
+def _module_of(library: str) -> Any:
+    return sys.modules["jax"].numpy if library == "jax" else sys.modules[library]
+
+
+def _view(name: str, array: Any, home: Home) -> Any:
+    if home.device is not None:
+        return home.backend.view(name, array)
+    if home.library == "numpy" or not hasattr(array, "__dlpack__") or isinstance(array, np.generic):
+        return _asarray(name, array)
+    if name == "output" and home.library == "jax":
+        raise TypeError("output: JAX arrays are immutable; leave output out and use the result")
+    try:
+        return np.from_dlpack(resolved(array))
+    except Exception as error:
+        raise TypeError(
+            f"{name}: NumPy cannot read this {home.library} array through DLPack ({error}); "
+            "convert its dtype or layout first"
+        ) from error
+
+
+def resolved(array: Any) -> Any:
+    """Carry out the conjugation and negation that PyTorch keeps pending on a tensor."""
+    for method in ("resolve_conj", "resolve_neg"):
+        if hasattr(array, method):
+            array = getattr(array, method)()
+    return array
+
+
+def _asarray(name: str, array: Any) -> np.ndarray:
+    try:
+        return np.asarray(array)
+    except Exception as error:
+        raise TypeError(f"{name}: cannot be read as an array: {error}") from error
+
+
+def _check_writable(target: Any, home: Home) -> None:
+    if home.device is None and not target.flags.writeable:
+        raise ValueError("output: the array is read-only")

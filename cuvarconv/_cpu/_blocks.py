@@ -1,0 +1,111 @@
+"""Cutting work into cache-sized blocks, and moving pixels into and out of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from cuvarconv._window import CVAL, Axis, IndexTable, Window
+
+Where = tuple[slice, ...]
+
+WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
+
+
+def blocks(shape: tuple[int, ...], elements: int) -> list[Where]:
+    """Cut an array into slices of about `elements` elements, whole trailing axes first.
+
+    The cut depends on the shape alone, so that results do not depend on the number of workers.
+    """
+    cuts, size = [], 1
+    for length in reversed(shape):
+        pieces = max(1, -(-length * size // elements)) if elements > size else length
+        step = max(1, -(-length // max(1, pieces)))
+        cuts.append([slice(at, min(at + step, length)) for at in range(0, length, step)])
+        size *= step
+    return list(itertools.product(*reversed(cuts)))
+
+
+def tap_chunks(
+    window: Window, planes: int, elements: int, *, most_columns: int | None = None
+) -> Iterator[tuple[slice, slice]]:
+    """Cut a window into runs of taps whose pixels, gathered, are about `elements` at most.
+
+    Rows of taps first; a row itself is cut only where a single one does not fit, or where it has
+    more than `most_columns` taps.
+    """
+    rows, columns = window.rows.taps, window.columns.taps
+    if most_columns is not None and columns > most_columns:
+        rows, columns = 1, most_columns
+    while planes * _entries(window.rows, rows) * _entries(window.columns, columns) > elements:
+        if rows > 1:
+            rows = -(-rows // 2)
+        elif columns > 1:
+            columns = -(-columns // 2)
+        else:
+            break
+    for m in range(0, window.rows.taps, rows):
+        for n in range(0, window.columns.taps, columns):
+            yield slice(m, m + rows), slice(n, n + columns)
+
+
+def _entries(axis: Axis, taps: int) -> int:
+    return min(taps * axis.length, (axis.length - 1) * axis.stride + (taps - 1) * axis.dilation + 1)
+
+
+def matching(operand: np.ndarray, where: Where) -> Where:
+    """Return the part of a broadcast operand that meets the output's block `where`."""
+    lengths = operand.shape[operand.ndim - len(where) :]
+    return tuple(
+        slice(None) if length == 1 else part for part, length in zip(where, lengths, strict=True)
+    )
+
+
+def gather(
+    image: np.ndarray, rows: IndexTable, columns: IndexTable, cval: Any, dtype: np.dtype
+) -> np.ndarray:
+    """Copy the pixels that two index tables name into one array of the computing dtype.
+
+    What lies inside the image is copied as a rectangle; the four margins are looked up.
+    """
+    tile = np.empty((*image.shape[:-2], len(rows.sources), len(columns.sources)), dtype)
+    if rows.last > rows.first and columns.last > columns.first:
+        top, left = rows.sources[rows.first], columns.sources[columns.first]
+        bottom, right = top + rows.last - rows.first, left + columns.last - columns.first
+        tile[..., rows.first : rows.last, columns.first : columns.last] = image[
+            ..., top:bottom, left:right
+        ]
+        inner = slice(rows.first, rows.last)
+        margins = [
+            (slice(0, rows.first), slice(None)),
+            (slice(rows.last, None), slice(None)),
+            (inner, slice(0, columns.first)),
+            (inner, slice(columns.last, None)),
+        ]
+    else:
+        margins = [(slice(None), slice(None))]
+    for down, across in margins:
+        _look_up(tile[..., down, across], image, rows.sources[down], columns.sources[across], cval)
+    return tile
+
+
+def _look_up(
+    margin: np.ndarray, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, cval: Any
+) -> None:
+    if margin.size == 0:
+        return
+    margin[...] = image[..., rows[:, None], columns]
+    margin[..., rows == CVAL, :] = cval
+    margin[..., columns == CVAL] = cval
+
+
+def store(target: np.ndarray, values: np.ndarray) -> None:
+    """Write a block: integers truncate through int64, bool is ≠ 0."""
+    if target.dtype.kind in "iu":
+        values = values.astype(np.int64)
+    elif target.dtype.kind == "b":
+        values = values != 0
+    np.copyto(target, values, casting="unsafe")

@@ -1,0 +1,189 @@
+"""Blocks of work over host threads."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+import numpy as np
+
+Block = TypeVar("Block")
+
+_requested: ContextVar[int | None] = ContextVar("cuvarconv_workers", default=None)
+
+
+def get_workers() -> int:
+    """Return the number of host threads that functions use.
+
+    It is the number of processors that this process may run on, unless `set_workers` says
+    otherwise.  Arrays on a CUDA device do not use host threads.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> import cuvarconv
+    >>> with cuvarconv.set_workers(2):
+    ...     cuvarconv.get_workers()
+    2
+    """
+    requested = _requested.get()
+    return _processors() if requested is None else requested
+
+
+@contextmanager
+def set_workers(workers: int) -> Iterator[None]:
+    """Use `workers` host threads within a ``with`` block.
+
+    The results are the same bits for any number of threads.
+
+    Parameters
+    ----------
+    workers : int
+        At least 1.
+
+    Raises
+    ------
+    TypeError
+        If `workers` is not an int.
+    ValueError
+        If it is below 1.
+
+    Examples
+    --------
+    >>> import cuvarconv
+    >>> with cuvarconv.set_workers(1):
+    ...     cuvarconv.correlate([[1.0, 2.0], [3.0, 4.0]], [[0.0, 1.0]])
+    array([[1., 2.],
+           [3., 4.]])
+    """
+    try:
+        count = operator.index(workers)
+    except TypeError:
+        raise TypeError(f"workers: expected an int, got {workers!r}") from None
+    if count < 1:
+        raise ValueError(f"workers: expected at least 1, got {count}")
+    token = _requested.set(count)
+    try:
+        yield
+    finally:
+        _requested.reset(token)
+
+
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Pool:
+    """Threads that outlive a call; made on first use, anew after a fork and for more workers."""
+
+    def __init__(self) -> None:
+        self._forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._size = 0
+        self._executor: ThreadPoolExecutor | None = None
+
+    def executor(self, size: int) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._executor is None or self._size < size:
+                if self._executor is not None:
+                    self._executor.shutdown(wait=False)  # what it was given still runs
+                self._executor = ThreadPoolExecutor(size, thread_name_prefix="cuvarconv")
+                self._size = size
+            return self._executor
+
+
+_pool = _Pool()
+
+
+def for_each(
+    function: Callable[[Block], None], blocks: Sequence[Block], *, most_workers: int = 1 << 30
+) -> None:
+    """Call `function` on every block, in this thread and in up to `get_workers` − 1 others.
+
+    The first exception, Ctrl-C included, stops all of them after the block at hand.
+    """
+    pending = iter(blocks)
+    lock = threading.Lock()
+    stop = threading.Event()
+
+    def drain() -> None:
+        try:
+            with np.errstate(all="ignore"):
+                while not stop.is_set():
+                    with lock:
+                        block = next(pending, None)
+                    if block is None:
+                        return
+                    function(block)
+        except BaseException:
+            stop.set()
+            raise
+
+    helpers = min(get_workers(), len(blocks), most_workers) - 1
+    if helpers < 1:
+        drain()
+        return
+    futures = [_submit(drain, helpers) for _ in range(helpers)]
+    try:
+        drain()
+    finally:
+        wait(futures)
+    for future in futures:
+        future.result()
+
+
+def _submit(task: Callable[[], None], size: int) -> Any:
+    while True:
+        try:
+            return _pool.executor(size).submit(task)
+        except RuntimeError:  # replaced by a larger pool between the two calls
+            if threading.main_thread().is_alive():
+                continue
+            raise
+
+
+class _SerialBlas:
+    """BLAS kept to one thread while any call is inside: the blocks are what runs in parallel."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limiter: Any = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._limiter = _threadpools().limit(limits=1, user_api="blas")
+            self._inside += 1
+
+    def __exit__(self, *exception: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limiter.restore_original_limits()
+
+
+serial_blas = _SerialBlas()
+
+
+@functools.cache
+def _threadpools() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

@@ -1,0 +1,109 @@
+"""Equation (2): y[o,i,j] = Σ_{c,m,n} w[o,c,m,n] d[m,n,i,j] x[c,i+m,j+n]."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cuvarconv._cpu._blocks import WORKSPACE, Where, blocks, gather, matching, store, tap_chunks
+from cuvarconv._cpu._workers import for_each, serial_blas
+from cuvarconv._dtypes import accumulator_dtype
+from cuvarconv._window import Window
+
+_BLOCK = 1 << 20  # elements of modulated columns, pixels and sums in one block
+_FEWEST, _MOST = 1 << 6, 1 << 15  # outputs per channel in one block
+
+
+def modulated_correlate(
+    input: np.ndarray,
+    weights: np.ndarray,
+    modulation: np.ndarray,
+    output: np.ndarray,
+    window: Window,
+    *,
+    groups: int,
+    dtype: np.dtype,
+) -> None:
+    """One matrix product per row of taps and block of pixels, over modulated columns.
+
+    `input` is (batch…, C_in, H, W), `output` (batch…, C_out, H, W), `weights` (C_out, C_in/groups,
+    kh, kw), `modulation` (kh, kw, batch…, G, H, W), with axes of length 1 where it broadcasts and a
+    divisor G of C_in; `dtype` is the computing dtype.
+    """
+    dtype = accumulator_dtype(dtype)
+    channels, outputs = input.shape[-3], output.shape[-3]
+    matrices = _row_matrices(weights, groups, dtype)
+    per_pixel = (window.columns.taps + 2) * channels + 2 * outputs
+    pixels = min(max(_BLOCK // max(1, per_pixel), _FEWEST), _MOST)
+
+    def block(where: Where) -> None:
+        *batch, down, across = where
+        everywhere = (*batch, slice(None), down, across)
+        factors = modulation[(slice(None), slice(None), *matching(modulation, everywhere))]
+        part = window.part(down, across)
+        planes = input[tuple(batch)]
+        total = _block_sum(planes, matrices, _by_group(factors, groups, channels), part, dtype)
+        store(np.moveaxis(output[everywhere], -3, 0), total)
+
+    pieces = blocks((*output.shape[:-3], *output.shape[-2:]), pixels)
+    nbytes = max(_BLOCK, _FEWEST * per_pixel) * dtype.itemsize
+    with serial_blas:
+        for_each(block, pieces, most_workers=max(1, WORKSPACE // nbytes))
+
+
+def _row_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
+    """Order the weights by row of taps: (kh, groups, C_out/groups, kw, C_in/groups)."""
+    outputs, channels, height, width = weights.shape
+    by_group = weights.reshape(groups, outputs // groups, channels, height, width)
+    return np.ascontiguousarray(by_group.transpose(3, 0, 1, 4, 2), dtype=dtype)
+
+
+def _by_group(modulation: np.ndarray, groups: int, channels: int) -> np.ndarray:
+    """Put the modulation's channel axis first, as (group, part of it, 1), to meet the pixels."""
+    entries = modulation.shape[-3]
+    first = np.moveaxis(modulation, -3, 2)
+    if entries == 1:
+        return first[:, :, :, None, None]
+    parts = math.lcm(groups, entries)
+    if parts != entries:  # the modulation's groups straddle those of the weights
+        first = first[:, :, np.arange(parts) * entries // parts]
+    return first.reshape(*first.shape[:2], groups, parts // groups, 1, *first.shape[3:])
+
+
+def _block_sum(
+    planes: np.ndarray,
+    matrices: np.ndarray,
+    modulation: np.ndarray,
+    window: Window,
+    dtype: np.dtype,
+) -> np.ndarray:
+    _, groups, outputs, _, channels = matrices.shape
+    parts = modulation.shape[3]
+    images = (*planes.shape[:-3], *window.output_shape)
+    pixels = math.prod(images)
+    total = np.zeros((groups, outputs, pixels), dtype)
+    columns_at_once = max(1, 2 * _BLOCK // max(1, groups * channels * pixels))
+    for row_taps, column_taps in tap_chunks(
+        window, planes[..., 0, 0].size, _BLOCK, most_columns=columns_at_once
+    ):
+        chunk = window.taps(row_taps, column_taps)
+        rows, across = chunk.rows.table(), chunk.columns.table()
+        tile = np.moveaxis(gather(planes, rows, across, window.cval, dtype), -3, 0)
+        tile = tile.reshape(groups, parts, channels // parts, *tile.shape[1:])
+        columns = np.empty(
+            (groups, chunk.columns.taps, parts, channels // parts, *images), dtype
+        )
+        for m in range(chunk.rows.taps):
+            for n in range(chunk.columns.taps):
+                factor = modulation[row_taps.start + m, column_taps.start + n]
+                np.multiply(
+                    tile[..., rows.outputs(m), across.outputs(n)],
+                    factor.astype(dtype, copy=False),
+                    out=columns[:, n],
+                )
+            matrix = matrices[row_taps.start + m, :, :, column_taps]
+            total += np.matmul(
+                matrix.reshape(groups, outputs, -1), columns.reshape(groups, -1, pixels)
+            )
+    return total.reshape(groups * outputs, *images)

@@ -1,0 +1,148 @@
+"""Equation (2): a kernel that mixes channels, shared by all pixels and modulated at each."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from cuvarconv._backend import receive
+from cuvarconv._dtypes import check_cval, computing_dtype, product_dtype
+from cuvarconv._shapes import align, kernel_size
+from cuvarconv._window import make_window
+
+
+def modulated_correlate(
+    input: Any,
+    weights: Any,
+    modulation: Any,
+    output: Any = None,
+    mode: Any = "reflect",
+    cval: complex = 0.0,
+    origin: Any = 0,
+    *,
+    stride: Any = 1,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """Correlate images with a shared kernel that is modulated at every pixel.
+
+    .. math::
+
+        y[…,o,i,j] = Σ_{c,m,n} w[o,c,m,n] · d[m,n,…,c,i,j] · x[…,c, i·s + m·t − p_h, j·s + n·t − p_w]
+
+    where s is the stride, t the dilation and p = (size // 2 + origin)·t the kernel's centre.
+    Nothing is conjugated.
+
+    Parameters
+    ----------
+    input : array_like
+        Images, shape (…, C_in, H, W): NumPy, CuPy, PyTorch or JAX arrays, or lists.
+    weights : array_like
+        Kernel, shape (C_out, C_in / groups, kh, kw).
+    modulation : array_like
+        Factors, shape (kh, kw) + S, where S broadcasts to (…, C_in, H_out, W_out): (kh, kw, H_out,
+        W_out) for all channels, (kh, kw, N, 1, H_out, W_out) for each sample, and so on.  The channel
+        axis may also be a divisor G of C_in; channel c then uses entry c·G // C_in.  Nothing is
+        expanded in memory.
+    output : array or dtype, optional
+        The array to write, or the dtype of the result.  By default ``numpy.result_type`` of the
+        operands, float64 for integers.  It may overlap an operand.
+    mode : str or pair of str, optional
+        What lies outside the image, as for `correlate`.
+    cval : scalar, optional
+        The value outside under ``"constant"``.
+    origin : int or pair of int, optional
+        Shift of the kernel's centre in taps.
+    stride, dilation : int or pair of int, optional
+        Step in pixels between outputs, and between taps.
+    groups : int, optional
+        Output channels o·groups // C_out read only the input channels of the same group.
+
+    Returns
+    -------
+    array
+        Shape (…, C_out, H_out, W_out), the caller's kind of array, on the same device.
+
+    Raises
+    ------
+    TypeError
+        For kinds of arrays and dtypes that are not supported, and operands in different places.
+    ValueError
+        For values and shapes that do not fit.  Nothing has been written then.
+
+    See Also
+    --------
+    correlate : One kernel per pixel that does not mix channels.
+
+    References
+    ----------
+    .. [1] "Convolution with a kernel that varies over the image", a question on the PyTorch forum,
+       where ``unfold``, a product and ``matmul`` are the answer.
+    .. [2] H. Su et al., "Pixel-adaptive convolutional neural networks", CVPR 2019, eq. (3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cuvarconv
+    >>> x = np.ones((2, 3, 4))  # C_in = 2
+    >>> w = np.ones((5, 2, 3, 3))  # C_out = 5
+    >>> d = np.zeros((3, 3, 3, 4))
+    >>> d[1, 1] = np.arange(4.0)  # only the central tap, more to the right
+    >>> y = cuvarconv.modulated_correlate(x, w, d)
+    >>> y.shape
+    (5, 3, 4)
+    >>> y[0, 0]
+    array([0., 2., 4., 6.])
+    """
+    with receive(output, input=input, weights=weights, modulation=modulation) as call:
+        images, kernels, factors = call.operands
+        outputs = _check_channels(images.shape, kernels.shape, groups)
+        size = kernel_size("modulation", factors.shape)
+        if size != kernels.shape[2:]:
+            raise ValueError(
+                f"modulation: expected the window of weights, {kernels.shape[2:]}, first, got {size}"
+            )
+        window = make_window(
+            size,
+            images.shape[-2:],
+            mode=mode,
+            cval=cval,
+            origin=origin,
+            stride=stride,
+            dilation=dilation,
+        )
+        order = tuple(range(images.ndim))
+        modulated = (*images.shape[:-2], *window.output_shape)
+        factors_aligned = align("modulation", factors, modulated, order, divisor_axis=images.ndim - 3)
+        dtypes = (images.dtype, kernels.dtype, factors.dtype)
+        result_dtype = call.output_dtype(product_dtype(dtypes))
+        dtype = computing_dtype(dtypes, result_dtype)
+        check_cval(cval, dtype)
+        result = call.target((*images.shape[:-3], outputs, *window.output_shape), result_dtype)
+        call.home.backend.modulated_correlate(
+            images, kernels, factors_aligned, result, window, groups=operator.index(groups), dtype=dtype
+        )
+        return call.deliver(result)
+
+
+def _check_channels(image: tuple[int, ...], weights: tuple[int, ...], groups: Any) -> int:
+    """Return C_out, after checking that channels and groups fit."""
+    try:
+        count = operator.index(groups)
+    except TypeError:
+        raise TypeError(f"groups: expected an int, got {groups!r}") from None
+    if len(image) < 3:
+        raise ValueError(f"input: expected shape (…, C_in, H, W), got {image}")
+    if len(weights) != 4:
+        raise ValueError(f"weights: expected shape (C_out, C_in/groups, kh, kw), got {weights}")
+    kernel_size("weights", weights[2:])
+    channels, outputs = image[-3], weights[0]
+    if count < 1 or channels % count or outputs % count:
+        raise ValueError(
+            f"groups: expected a divisor of C_in = {channels} and C_out = {outputs}, got {groups!r}"
+        )
+    if weights[1] != channels // count:
+        raise ValueError(
+            f"weights: expected C_in/groups = {channels // count} along axis 1, got {weights[1]}"
+        )
+    return outputs

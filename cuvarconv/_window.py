@@ -1,0 +1,248 @@
+"""The window: which pixel each tap of each output reads.  Arguments in, one frozen record out."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+CVAL = -1  # the entry of an index table that stands for "outside: cval"
+
+_MODES = {
+    "reflect": "reflect",
+    "grid-mirror": "reflect",
+    "mirror": "mirror",
+    "nearest": "nearest",
+    "wrap": "wrap",
+    "grid-wrap": "wrap",
+    "constant": "constant",
+    "grid-constant": "constant",
+    "valid": "valid",
+}
+
+_CACHED_ENTRIES = 1 << 14  # longer index tables are made anew, so that the cache stays below 16 MiB
+
+
+@dataclass(frozen=True)
+class IndexTable:
+    """Source pixels along one axis; tap m of output i reads ``sources[i*stride + m*dilation]``.
+
+    ``sources[first:last]`` is one run of neighbouring pixels inside the image, the part that
+    a slice can copy; it is empty where the table lists taps one after the other.
+    """
+
+    sources: np.ndarray
+    stride: int
+    dilation: int
+    first: int
+    last: int
+    length: int
+
+    def outputs(self, tap: int) -> slice:
+        """Return the entries that one tap of all outputs reads."""
+        at = tap * self.dilation
+        return slice(at, at + (self.length - 1) * self.stride + 1, self.stride)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The window along one image axis: tap m of output i reads ``i*stride + m*dilation + start``."""
+
+    taps: int
+    stride: int
+    dilation: int
+    start: int
+    size: int
+    length: int
+    mode: str
+
+    @property
+    def span(self) -> int:
+        """Number of positions from the first to the last one read."""
+        return (self.length - 1) * self.stride + (self.taps - 1) * self.dilation + 1
+
+    def part(self, outputs: slice, taps: slice = slice(None)) -> Axis:
+        """The window of some neighbouring outputs, or of some neighbouring taps."""
+        first, last, _ = outputs.indices(self.length)
+        tap, end, _ = taps.indices(self.taps)
+        if (first, last, tap, end) == (0, self.length, 0, self.taps):
+            return self
+        return replace(
+            self,
+            start=self.start + first * self.stride + tap * self.dilation,
+            length=last - first,
+            taps=end - tap,
+        )
+
+    def table(self, *, by_tap: bool | None = None) -> IndexTable:
+        """Look up every source once, here, so that no backend needs to know the mode.
+
+        One entry per position, or, where that is longer (dilated windows wider than the image,
+        strides beyond the window) or where `by_tap` asks for it, one row of outputs per tap.
+        """
+        if by_tap is None:
+            by_tap = self.taps * self.length < self.span
+        entries = self.taps * self.length if by_tap else self.span
+        make = _cached_table if entries <= _CACHED_ENTRIES else _make_table
+        return make(self, by_tap)
+
+
+def _make_table(axis: Axis, by_tap: bool) -> IndexTable:
+    if by_tap:
+        taps = np.arange(axis.taps, dtype=np.int64)[:, None] * axis.dilation
+        outputs = np.arange(axis.length, dtype=np.int64) * axis.stride
+        positions = (taps + outputs).ravel() + axis.start
+        table = IndexTable(_sources(positions, axis), 1, axis.length, 0, 0, axis.length)
+    else:
+        positions = np.arange(axis.start, axis.start + axis.span, dtype=np.int64)
+        first = min(max(0, -axis.start), axis.span)
+        last = max(first, min(axis.span, axis.size - axis.start))
+        sources = _sources(positions, axis)
+        table = IndexTable(sources, axis.stride, axis.dilation, first, last, axis.length)
+    table.sources.flags.writeable = False
+    return table
+
+
+_cached_table = functools.lru_cache(maxsize=128)(_make_table)
+
+
+def _sources(positions: np.ndarray, axis: Axis) -> np.ndarray:
+    size = axis.size
+    if axis.mode in ("constant", "valid"):
+        return np.where((positions >= 0) & (positions < size), positions, CVAL)
+    if axis.mode == "nearest":
+        return np.clip(positions, 0, size - 1)
+    if axis.mode == "wrap":
+        return positions % size
+    if axis.mode == "reflect":
+        folded = positions % (2 * size)
+        return np.minimum(folded, 2 * size - 1 - folded)
+    period = max(1, 2 * size - 2)  # mirror: the edge pixel is not repeated
+    folded = positions % period
+    return np.minimum(folded, period - folded)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Both axes of the window, and the value that stands outside the image under ``constant``."""
+
+    rows: Axis
+    columns: Axis
+    cval: complex
+
+    @property
+    def output_shape(self) -> tuple[int, int]:
+        """Height and width of the result."""
+        return self.rows.length, self.columns.length
+
+    def part(self, down: slice, across: slice) -> Window:
+        """The window of a rectangle of outputs."""
+        return replace(self, rows=self.rows.part(down), columns=self.columns.part(across))
+
+    def taps(self, rows: slice, columns: slice) -> Window:
+        """The window cut down to some neighbouring taps."""
+        every = slice(None)
+        return replace(
+            self, rows=self.rows.part(every, rows), columns=self.columns.part(every, columns)
+        )
+
+
+def make_window(
+    size: tuple[int, int],
+    image: tuple[int, int],
+    *,
+    mode: Any,
+    cval: complex,
+    origin: Any,
+    stride: Any,
+    dilation: Any,
+    flip: bool = False,
+) -> Window:
+    """Fill the record from scipy-style arguments; `flip` moves the origin as convolution does."""
+    modes = _mode_pair(mode)
+    origins = int_pair("origin", origin)
+    strides = int_pair("stride", stride, minimum=1)
+    dilations = int_pair("dilation", dilation, minimum=1)
+    rows, columns = (
+        _make_axis(*arguments, flip=flip)
+        for arguments in zip(
+            ("row", "column"), size, image, modes, origins, strides, dilations, strict=True
+        )
+    )
+    return Window(rows, columns, cval)
+
+
+def _make_axis(
+    name: str, taps: int, size: int, mode: str, origin: int, stride: int, dilation: int, *, flip: bool
+) -> Axis:
+    if mode == "valid":
+        start = 0
+        length = (size - (taps - 1) * dilation - 1) // stride + 1
+        if origin:
+            raise ValueError(f'origin: expected 0 with mode "valid", got {origin} ({name} axis)')
+        if length < 1:
+            raise ValueError(
+                f'mode: "valid" needs a window that fits in the image, got {taps} taps with dilation '
+                f"{dilation} on {size} pixels ({name} axis)"
+            )
+    else:
+        lowest, highest = -(taps // 2), (taps - 1) // 2
+        if flip:
+            lowest, highest = -highest - (taps % 2 == 0), -lowest - (taps % 2 == 0)
+        if not lowest <= origin <= highest:
+            raise ValueError(
+                f"origin: expected {lowest} … {highest} for {taps} taps ({name} axis), got {origin}"
+            )
+        if flip:
+            origin = -origin - (taps % 2 == 0)
+        start = -(taps // 2 + origin) * dilation
+        length = -(-size // stride)
+    axis = Axis(taps, stride, dilation, start, size, length, mode)
+    if abs(start) + max(axis.span, 0) + size >= 1 << 61:
+        raise ValueError(
+            f"dilation: {taps} taps with dilation {dilation} reach past 64-bit indices ({name} axis)"
+        )
+    return axis
+
+
+def _mode_pair(mode: Any) -> tuple[str, str]:
+    pair = (mode, mode) if isinstance(mode, str) else mode
+    if not isinstance(pair, tuple | list) or not all(isinstance(name, str) for name in pair):
+        raise TypeError(f"mode: expected a name or a pair of names (rows, columns), got {mode!r}")
+    if len(pair) != 2:
+        raise ValueError(f"mode: expected one name or two (rows, columns), got {len(pair)}")
+    for name in pair:
+        if name not in _MODES:
+            raise ValueError(f"mode: expected one of {', '.join(_MODES)}, got {name!r}")
+    return _MODES[pair[0]], _MODES[pair[1]]
+
+
+def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, int]:
+    """Read an int or a pair of ints (rows, columns)."""
+    values = (
+        tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value, value)
+    )
+    try:
+        pair = tuple(operator.index(item) for item in values)
+    except TypeError:
+        raise TypeError(f"{name}: expected an int or a pair of ints, got {value!r}") from None
+    if len(pair) != 2:
+        raise ValueError(f"{name}: expected an int or a pair of ints, got {len(pair)} of them")
+    if minimum is not None and min(pair) < minimum:
+        raise ValueError(f"{name}: expected at least {minimum}, got {value!r}")
+    return pair[0], pair[1]
+
+
+def image_axes(axes: Any, ndim: int) -> tuple[int, int]:
+    """Normalise `axes`, the two image axes of an array with `ndim` axes."""
+    rows, columns = int_pair("axes", axes if isinstance(axes, Iterable) else (axes,))
+    for axis in (rows, columns):
+        if not -ndim <= axis < ndim:
+            raise ValueError(f"axes: {axis} is out of range for an input with {ndim} axes")
+    if rows % ndim == columns % ndim:
+        raise ValueError(f"axes: expected two different axes, got {axes!r}")
+    return rows % ndim, columns % ndim
