@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from cuvarconv import _cpu
-from cuvarconv._dtypes import check_operand, requested_dtype
+from cuvarconv._dtypes import check_operand, check_output, requested_dtype
 
 _HOST, _CUDA, _CUDA_HOST, _ROCM, _ROCM_HOST, _CUDA_MANAGED = 1, 2, 3, 10, 11, 13  # DLDeviceType
 
@@ -72,9 +72,7 @@ class Call:
             return backend.empty(shape, dtype)
         if output.shape != shape:
             raise ValueError(f"output: expected shape {shape}, got {output.shape}")
-        complex_operands = any(operand.dtype.kind == "c" for operand in self.operands)
-        if complex_operands and output.dtype.kind != "c":
-            raise TypeError(f"output: expected a complex array for complex operands, got {output.dtype}")
+        check_output(output.dtype, tuple(operand.dtype for operand in self.operands))
         if any(backend.may_share_memory(output, operand) for operand in self.operands):
             return backend.empty(shape, dtype)
         return output
@@ -151,7 +149,9 @@ def _home(name: str, array: Any) -> Home | None:
     try:
         kind, device = array.__dlpack_device__()
     except Exception as error:
-        raise TypeError(f"{name}: {type(array).__name__} cannot be read through DLPack: {error}") from error
+        raise TypeError(
+            f"{name}: {type(array).__name__} cannot be read through DLPack: {error}"
+        ) from error
     if kind in (_HOST, _CUDA_HOST):
         return Home(library, None)
     if kind in (_CUDA, _CUDA_MANAGED):
@@ -161,7 +161,12 @@ def _home(name: str, array: Any) -> Home | None:
 
 
 def _library(array: Any) -> str:
-    for name, kind in (("dask", "array.Array"), ("jax", "Array"), ("torch", "Tensor"), ("cupy", "ndarray")):
+    for name, kind in (
+        ("dask", "array.Array"),
+        ("jax", "Array"),
+        ("torch", "Tensor"),
+        ("cupy", "ndarray"),
+    ):
         library: Any = sys.modules.get(name)
         for attribute in kind.split("."):
             library = getattr(library, attribute, None)

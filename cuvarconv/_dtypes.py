@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -30,7 +31,7 @@ def computing_dtype(operands: tuple[np.dtype, ...], output: np.dtype) -> np.dtyp
     ``numpy.result_type`` of the operands.  Where that or the output is an integer it is float64,
     so that the truncation of an integer result sees the same value as scipy's.
     """
-    dtype = np.result_type(*operands)
+    dtype = _common(operands)
     return np.dtype(np.float64) if is_exact(dtype) or is_exact(output) else _native(dtype)
 
 
@@ -41,7 +42,7 @@ def accumulator_dtype(computing: np.dtype) -> np.dtype:
 
 def product_dtype(operands: tuple[np.dtype, ...]) -> np.dtype:
     """Return the default output of functions without a scipy namesake."""
-    dtype = np.result_type(*operands)
+    dtype = _common(operands)
     return np.dtype(np.float64) if is_exact(dtype) else _native(dtype)
 
 
@@ -59,14 +60,46 @@ def requested_dtype(output: Any, operands: tuple[np.dtype, ...]) -> np.dtype:
     except TypeError:
         raise TypeError(f"output: expected an array, a dtype or None, got {output!r}") from None
     check_operand("output", dtype)
-    if any(operand.kind == "c" for operand in operands) and dtype.kind != "c":
-        warnings.warn(f"output: promoting {dtype} to complex", stacklevel=4)
-        return _complex(dtype)
-    return _native(dtype)
+    named = isinstance(output, str)
+    if named and dtype.kind == "b":
+        raise TypeError(f"output: expected the name of a numeric dtype, got {output!r}")
+    if named or dtype.kind == "c" or not any(operand.kind == "c" for operand in operands):
+        check_output(dtype, operands)
+        return _native(dtype)
+    warnings.warn(f"output: promoting {dtype} to complex", stacklevel=_caller())
+    return _complex(dtype)
+
+
+def check_output(dtype: np.dtype, operands: tuple[np.dtype, ...]) -> None:
+    """Refuse, as scipy does, real results of complex operands and complex ones of real operands."""
+    kind = "complex" if any(operand.kind == "c" for operand in operands) else "real"
+    if (dtype.kind == "c") != (kind == "complex"):
+        raise TypeError(f"output: expected a {kind} dtype for {kind} operands, got {dtype}")
+
+
+def _caller() -> int:
+    """Return the `stacklevel`, for a warning of the calling function, of the code that uses us."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back and frame.f_globals["__name__"].partition(".")[0] == "cuvarconv":
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _common(operands: tuple[np.dtype, ...]) -> np.dtype:
+    try:
+        return np.result_type(*operands)
+    except TypeError:  # bfloat16 meets float16 or integers of more than 8 bits
+        names = ", ".join(str(dtype) for dtype in operands)
+        raise TypeError(
+            f"input: its dtype has no common dtype with the others, got {names}; "
+            "expected operands that numpy.result_type can join, so convert one of them"
+        ) from None
 
 
 def _complex(dtype: np.dtype) -> np.dtype:
-    return np.promote_types(np.float32 if dtype.itemsize == 2 and dtype.kind in "fV" else dtype, np.complex64)
+    return np.promote_types(
+        np.float32 if dtype.itemsize == 2 and dtype.kind in "fV" else dtype, np.complex64
+    )
 
 
 def _native(dtype: np.dtype) -> np.dtype:
@@ -74,8 +107,6 @@ def _native(dtype: np.dtype) -> np.dtype:
 
 
 def check_cval(cval: Any, computing: np.dtype) -> None:
-    """Refuse a `cval` that is no number, or complex where the data are real."""
-    if not isinstance(cval, int | float | complex | np.number | np.bool_):
-        raise TypeError(f"cval: expected a number, got {cval!r}")
-    if isinstance(cval, complex | np.complexfloating) and computing.kind != "c":
+    """Refuse a `cval` that is complex where the data are real."""
+    if np.iscomplexobj(cval) and computing.kind != "c":
         raise TypeError(f"cval: expected a real number for real data, got {cval!r}")

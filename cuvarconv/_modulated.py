@@ -113,14 +113,22 @@ def modulated_correlate(
         )
         order = tuple(range(images.ndim))
         modulated = (*images.shape[:-2], *window.output_shape)
-        factors_aligned = align("modulation", factors, modulated, order, divisor_axis=images.ndim - 3)
+        factors_aligned = align(
+            "modulation", factors, modulated, order, divisor_axis=images.ndim - 3
+        )
         dtypes = (images.dtype, kernels.dtype, factors.dtype)
         result_dtype = call.output_dtype(product_dtype(dtypes))
         dtype = computing_dtype(dtypes, result_dtype)
         check_cval(cval, dtype)
         result = call.target((*images.shape[:-3], outputs, *window.output_shape), result_dtype)
         call.home.backend.modulated_correlate(
-            images, kernels, factors_aligned, result, window, groups=operator.index(groups), dtype=dtype
+            images,
+            kernels,
+            factors_aligned,
+            result,
+            window,
+            groups=operator.index(groups),
+            dtype=dtype,
         )
         return call.deliver(result)
 

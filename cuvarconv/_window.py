@@ -65,6 +65,16 @@ class Axis:
         """Number of positions from the first to the last one read."""
         return (self.length - 1) * self.stride + (self.taps - 1) * self.dilation + 1
 
+    @property
+    def shorter_by_tap(self) -> bool:
+        """Whether one row of outputs per tap is a shorter list than all positions."""
+        return self.taps * self.length < self.span
+
+    @property
+    def entries(self) -> int:
+        """Length of the index table."""
+        return min(self.taps * self.length, self.span)
+
     def part(self, outputs: slice, taps: slice = slice(None)) -> Axis:
         """The window of some neighbouring outputs, or of some neighbouring taps."""
         first, last, _ = outputs.indices(self.length)
@@ -78,6 +88,18 @@ class Axis:
             taps=end - tap,
         )
 
+    def gathered(self) -> Axis:
+        """Return the window over an image that holds the entries of `table`, in their order."""
+        table = self.table()
+        return replace(
+            self,
+            stride=table.stride,
+            dilation=table.dilation,
+            start=0,
+            size=len(table.sources),
+            mode="valid",
+        )
+
     def table(self, *, by_tap: bool | None = None) -> IndexTable:
         """Look up every source once, here, so that no backend needs to know the mode.
 
@@ -85,7 +107,7 @@ class Axis:
         strides beyond the window) or where `by_tap` asks for it, one row of outputs per tap.
         """
         if by_tap is None:
-            by_tap = self.taps * self.length < self.span
+            by_tap = self.shorter_by_tap
         entries = self.taps * self.length if by_tap else self.span
         make = _cached_table if entries <= _CACHED_ENTRIES else _make_table
         return make(self, by_tap)
@@ -173,11 +195,19 @@ def make_window(
             ("row", "column"), size, image, modes, origins, strides, dilations, strict=True
         )
     )
-    return Window(rows, columns, cval)
+    return Window(rows, columns, _number("cval", cval))
 
 
 def _make_axis(
-    name: str, taps: int, size: int, mode: str, origin: int, stride: int, dilation: int, *, flip: bool
+    name: str,
+    taps: int,
+    size: int,
+    mode: str,
+    origin: int,
+    stride: int,
+    dilation: int,
+    *,
+    flip: bool,
 ) -> Axis:
     if mode == "valid":
         start = 0
@@ -224,7 +254,9 @@ def _mode_pair(mode: Any) -> tuple[str, str]:
 def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, int]:
     """Read an int or a pair of ints (rows, columns)."""
     values = (
-        tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value, value)
+        tuple(value)
+        if isinstance(value, Iterable) and not isinstance(value, str)
+        else (value, value)
     )
     try:
         pair = tuple(operator.index(item) for item in values)
@@ -235,6 +267,17 @@ def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, in
     if minimum is not None and min(pair) < minimum:
         raise ValueError(f"{name}: expected at least {minimum}, got {value!r}")
     return pair[0], pair[1]
+
+
+def _number(name: str, value: Any) -> complex:
+    """Read a number of any library as Python's: what `float` or `complex` takes, except text."""
+    try:
+        if isinstance(value, str | bytes) or getattr(value, "ndim", 0):
+            raise TypeError
+        number = complex(value)
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"{name}: expected a number, got {value!r}") from None
+    return number if np.iscomplexobj(value) else number.real
 
 
 def image_axes(axes: Any, ndim: int) -> tuple[int, int]:

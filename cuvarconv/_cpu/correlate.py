@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from cuvarconv._cpu._blocks import WORKSPACE, Where, blocks, gather, matching, store, tap_chunks
+from cuvarconv._blocks import Where, blocks, matching
+from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window

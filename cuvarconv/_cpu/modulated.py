@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from cuvarconv._cpu._blocks import WORKSPACE, Where, blocks, gather, matching, store, tap_chunks
+from cuvarconv._blocks import Where, blocks, matching
+from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -33,6 +34,9 @@ def modulated_correlate(
     """
     dtype = accumulator_dtype(dtype)
     channels, outputs = input.shape[-3], output.shape[-3]
+    if 0 in (channels, outputs):
+        output[...] = 0
+        return
     matrices = _row_matrices(weights, groups, dtype)
     per_pixel = (window.columns.taps + 2) * channels + 2 * outputs
     pixels = min(max(_BLOCK // max(1, per_pixel), _FEWEST), _MOST)
@@ -91,9 +95,7 @@ def _block_sum(
         rows, across = chunk.rows.table(), chunk.columns.table()
         tile = np.moveaxis(gather(planes, rows, across, window.cval, dtype), -3, 0)
         tile = tile.reshape(groups, parts, channels // parts, *tile.shape[1:])
-        columns = np.empty(
-            (groups, chunk.columns.taps, parts, channels // parts, *images), dtype
-        )
+        columns = np.empty((groups, chunk.columns.taps, parts, channels // parts, *images), dtype)
         for m in range(chunk.rows.taps):
             for n in range(chunk.columns.taps):
                 factor = modulation[row_taps.start + m, column_taps.start + n]

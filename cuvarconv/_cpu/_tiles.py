@@ -1,32 +1,15 @@
-"""Cutting work into cache-sized blocks, and moving pixels into and out of them."""
+"""Moving pixels into and out of blocks."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from cuvarconv._window import CVAL, Axis, IndexTable, Window
-
-Where = tuple[slice, ...]
+from cuvarconv._window import CVAL, IndexTable, Window
 
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
-
-
-def blocks(shape: tuple[int, ...], elements: int) -> list[Where]:
-    """Cut an array into slices of about `elements` elements, whole trailing axes first.
-
-    The cut depends on the shape alone, so that results do not depend on the number of workers.
-    """
-    cuts, size = [], 1
-    for length in reversed(shape):
-        pieces = max(1, -(-length * size // elements)) if elements > size else length
-        step = max(1, -(-length // max(1, pieces)))
-        cuts.append([slice(at, min(at + step, length)) for at in range(0, length, step)])
-        size *= step
-    return list(itertools.product(*reversed(cuts)))
 
 
 def tap_chunks(
@@ -37,10 +20,16 @@ def tap_chunks(
     Rows of taps first; a row itself is cut only where a single one does not fit, or where it has
     more than `most_columns` taps.
     """
+    every = slice(None)
     rows, columns = window.rows.taps, window.columns.taps
     if most_columns is not None and columns > most_columns:
         rows, columns = 1, most_columns
-    while planes * _entries(window.rows, rows) * _entries(window.columns, columns) > elements:
+    while (
+        planes
+        * window.rows.part(every, slice(rows)).entries
+        * window.columns.part(every, slice(columns)).entries
+        > elements
+    ):
         if rows > 1:
             rows = -(-rows // 2)
         elif columns > 1:
@@ -50,18 +39,6 @@ def tap_chunks(
     for m in range(0, window.rows.taps, rows):
         for n in range(0, window.columns.taps, columns):
             yield slice(m, m + rows), slice(n, n + columns)
-
-
-def _entries(axis: Axis, taps: int) -> int:
-    return min(taps * axis.length, (axis.length - 1) * axis.stride + (taps - 1) * axis.dilation + 1)
-
-
-def matching(operand: np.ndarray, where: Where) -> Where:
-    """Return the part of a broadcast operand that meets the output's block `where`."""
-    lengths = operand.shape[operand.ndim - len(where) :]
-    return tuple(
-        slice(None) if length == 1 else part for part, length in zip(where, lengths, strict=True)
-    )
 
 
 def gather(

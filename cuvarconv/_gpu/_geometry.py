@@ -1,0 +1,159 @@
+"""Strides, batches and index tables: what a kernel is told of its arrays."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cupy
+import numpy as np
+
+from cuvarconv._gpu._pieces import Piece
+from cuvarconv._window import Axis, IndexTable
+
+Offsets = tuple[int, ...]  # one per operand, in elements
+
+
+@dataclass(frozen=True)
+class BatchAxis:
+    """A batch axis, or several that behave as one: its length and each operand's stride."""
+
+    length: int
+    strides: Offsets
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The part of a batch that one launch takes: where it starts and its axes."""
+
+    bases: Offsets
+    axes: tuple[BatchAxis, ...]
+
+
+def in_elements(array: Any) -> Any:
+    """Return the array, or a copy where its strides are no multiples of its items."""
+    if any(stride % array.itemsize for stride in array.strides):
+        return cupy.ascontiguousarray(array)
+    return array
+
+
+def strides(array: Any) -> Offsets:
+    """Return the strides in elements, 0 along axes of length 1, which broadcast."""
+    return tuple(
+        0 if length == 1 else stride // array.itemsize
+        for length, stride in zip(array.shape, array.strides, strict=True)
+    )
+
+
+def in_runs(array: Any, steps: Offsets, count: int) -> bool:
+    """Whether `count` neighbours along the last axis can be moved by one aligned instruction."""
+    *others, last = steps
+    aligned = array.data.ptr % (count * array.itemsize) == 0
+    return last == 1 and aligned and all(step % count == 0 for step in others)
+
+
+def offsets(*values: int) -> tuple[np.int64, ...]:
+    """Return strides and offsets as a kernel takes them."""
+    return tuple(np.int64(value) for value in values)
+
+
+def sizes(*values: int) -> tuple[np.int32, ...]:
+    """Return counts as a kernel takes them."""
+    return tuple(np.int32(value) for value in values)
+
+
+def batch_axes(piece: Piece, count: int) -> list[BatchAxis]:
+    """Return the first `count` axes of a piece's output, with the strides of its three arrays."""
+    walked = zip(
+        strides(piece.image)[:count],
+        strides(piece.kernels)[2 : 2 + count],
+        strides(piece.output)[:count],
+        strict=True,
+    )
+    lengths = piece.output.shape[:count]
+    return [BatchAxis(*axis) for axis in zip(lengths, walked, strict=True)]
+
+
+def merged(axes: list[BatchAxis]) -> list[BatchAxis]:
+    """Join axes that can be walked as one, the longest first; axes of length 1 are dropped."""
+    result: list[BatchAxis] = []
+    kept = [axis for axis in axes if axis.length > 1]
+    for axis in sorted(
+        kept, key=lambda axis: [abs(stride) for stride in axis.strides], reverse=True
+    ):
+        if result and result[-1].strides == tuple(axis.length * stride for stride in axis.strides):
+            outer = result.pop()
+            axis = BatchAxis(outer.length * axis.length, axis.strides)
+        result.append(axis)
+    return sorted(result, key=lambda axis: axis.length, reverse=True)
+
+
+def launches(
+    classes: list[list[BatchAxis]], most: tuple[int, ...], operands: int
+) -> Iterator[Batch]:
+    """Walk all batch axes: of each class of axes the longest in the kernel, the others here.
+
+    A launch takes at most ``most[k]`` entries along the axis of class k.
+    """
+    inside = [axes[0] if axes else BatchAxis(1, (0,) * operands) for axes in classes]
+    outside = [axis for axes in classes for axis in axes[1:]]
+    runs = [range(0, axis.length, limit) for axis, limit in zip(inside, most, strict=True)]
+    for index in itertools.product(*(range(axis.length) for axis in outside)):
+        for starts in itertools.product(*runs):
+            walked = [*zip(outside, index, strict=True), *zip(inside, starts, strict=True)]
+            bases = tuple(
+                sum(axis.strides[operand] * at for axis, at in walked)
+                for operand in range(operands)
+            )
+            cut = tuple(
+                BatchAxis(min(axis.length - start, limit), axis.strides)
+                for axis, start, limit in zip(inside, starts, most, strict=True)
+            )
+            yield Batch(bases, cut)
+
+
+class _Tables:
+    """Index tables on the devices, kept for the next call with the same window.
+
+    A table is complete before it is kept, and the devices are idle before any is dropped, so that
+    every stream may read it.
+    """
+
+    _MOST = 512
+    _LONGEST = 1 << 15
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: dict[tuple[int, Axis, bool], tuple[Any, IndexTable]] = {}
+
+    def get(self, axis: Axis, by_tap: bool) -> tuple[Any, IndexTable]:
+        key = (cupy.cuda.runtime.getDevice(), axis, by_tap)
+        found = self._kept.get(key)
+        if found is not None:
+            return found
+        table = axis.table(by_tap=by_tap)
+        made = (cupy.asarray(table.sources), table)
+        if len(table.sources) <= self._LONGEST:
+            cupy.cuda.get_current_stream().synchronize()
+            with self._lock:
+                if len(self._kept) >= self._MOST:
+                    self._drop()
+                self._kept[key] = made
+        return made
+
+    def _drop(self) -> None:
+        for device in {device for device, _, _ in self._kept}:
+            cupy.cuda.Device(device).synchronize()
+        self._kept.clear()
+
+
+_tables = _Tables()
+
+
+def table_arguments(axis: Axis, by_tap: bool) -> tuple[Any, ...]:
+    """Return a kernel's four arguments for an axis: the table, its length and its two steps."""
+    sources, table = _tables.get(axis, by_tap)
+    return sources, *sizes(len(table.sources), table.stride, table.dilation)

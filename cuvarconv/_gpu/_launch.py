@@ -1,0 +1,54 @@
+"""One module factory and one launcher for all kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import cupy
+
+from cuvarconv._gpu._sources import kernel_source
+
+OPTIONS = ("-std=c++17",)
+
+# the T of a kernel, by computing dtype
+CPP_TYPES = {
+    "float16": "__half",
+    "bfloat16": "__nv_bfloat16",
+    "float32": "float",
+    "float64": "double",
+    "complex64": "c64",
+    "complex128": "c128",
+}
+
+MOST_BLOCKS = (1 << 31) - 1
+_SHARED_WITHOUT_ASKING = 48 << 10
+
+
+@cupy.memoize(for_each_device=True)
+def _function(source: str, expression: str) -> Any:
+    """Compile one instantiation, or load it from CuPy's disk cache."""
+    module = cupy.RawModule(
+        code=kernel_source(source), options=OPTIONS, name_expressions=(expression,)
+    )
+    try:
+        return module.get_function(expression)
+    except cupy.cuda.compiler.CompileException as error:
+        raise RuntimeError(
+            f"kernels/{source}.cu: {expression} does not compile:\n{error}"
+        ) from error
+
+
+def launch(
+    source: str, expression: str, blocks: int, threads: int, arguments: Sequence[Any], shared: int
+) -> None:
+    """Launch ``expression`` of ``kernels/<source>.cu`` on the current stream."""
+    kernel = _function(source, expression)
+    if shared > _SHARED_WITHOUT_ASKING and kernel.max_dynamic_shared_size_bytes < shared:
+        kernel.max_dynamic_shared_size_bytes = shared
+    kernel((blocks,), (threads,), arguments, shared_mem=shared)
+
+
+def shared_memory_per_block() -> int:
+    """Return the bytes of shared memory that a block may ask for on the current device."""
+    return cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]

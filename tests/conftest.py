@@ -1,0 +1,107 @@
+"""The backends that the tests of array functions run on, and settings for property-based tests."""
+
+import os
+import sys
+
+import emulator
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Examples are the same in every run, so that a failure in CI is the failure at home.
+settings.register_profile(
+    "cuvarconv",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+settings.load_profile("cuvarconv")
+
+NO_LAUNCH = "no_launch(reason): on CUDA the test launches no kernel (errors, empty results)"
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", NO_LAUNCH)
+
+
+class Backend:
+    """Arrays of one backend, made from NumPy arrays and back."""
+
+    name = "numpy"
+    module = np
+    is_emulated = False
+
+    def asarray(self, array):
+        """Return the backend's array, with a NumPy array's values."""
+        return np.asarray(array)
+
+    def to_numpy(self, array):
+        """Return a result as a NumPy array; anything but the backend's own array is an error."""
+        assert type(array) is np.ndarray
+        return array
+
+    def as_strided(self, array, shape, strides):
+        """Return a view with these strides, in bytes."""
+        return np.lib.stride_tricks.as_strided(array, shape, strides)
+
+
+class CudaBackend(Backend):
+    """CuPy, real or the emulator's stand-in."""
+
+    name = "cuda"
+
+    def __init__(self, module):
+        self.module = module
+        self.is_emulated = getattr(module, "is_fake", False)
+
+    def asarray(self, array):
+        array = np.asarray(array)
+        return self.module.asarray(array.astype(array.dtype.newbyteorder("="), copy=False))
+
+    def to_numpy(self, array):
+        assert type(array) is self.module.ndarray
+        return array.get()
+
+    def as_strided(self, array, shape, strides):
+        return self.module.lib.stride_tricks.as_strided(array, shape, strides)
+
+
+def _real_cupy():
+    """Return CuPy where it finds a GPU, else None."""
+    try:
+        import cupy
+
+        available = cupy.cuda.runtime.getDeviceCount() > 0
+    except Exception:  # not installed, no driver, no device
+        return None
+    return cupy if available else None
+
+
+@pytest.fixture(scope="session")
+def cuda_backend():
+    """CuPy on a GPU, else on the emulator; skipped by name where neither runs."""
+    cupy = None if getattr(sys.modules.get("cupy"), "is_fake", False) else _real_cupy()
+    if cupy is not None:
+        emulator.watch(cupy)
+        return CudaBackend(cupy)
+    if os.environ.get("CUVARCONV_DEVICE") == "gpu":
+        pytest.fail("CUVARCONV_DEVICE=gpu, but CuPy finds no GPU")
+    reason = emulator.unavailable()
+    if reason:
+        pytest.skip(f"no GPU, and {reason}")
+    return CudaBackend(emulator.install())
+
+
+@pytest.fixture(params=["numpy", "cuda"])
+def xp(request):
+    """One backend after the other; on CUDA, fails where the test has launched no kernel."""
+    if request.param == "numpy":
+        yield Backend()
+        return
+    backend = request.getfixturevalue("cuda_backend")
+    with emulator.recording() as launches:
+        yield backend
+    if request.node.get_closest_marker("no_launch") is None:
+        assert launches, "the test has launched no kernel"

@@ -1,0 +1,514 @@
+"""The command line: both demos on small pictures, what users may hand it, and ``info``."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cuvarconv import _demo, _demo_blurs, _demo_pictures, _info, _measure
+from cuvarconv.__main__ import main
+
+pillow = pytest.importorskip("PIL.Image", reason="needs Pillow (the extra `demo`)")
+pytest.importorskip("matplotlib", reason="needs matplotlib (the extra `demo`)")
+
+QUICK = ["--size", "64", "--sigma-max", "1", "--disc-max", "2", "--repeats", "1"]
+
+
+@pytest.fixture
+def demo(tmp_path):
+    """Run the demo in this process; return its exit status."""
+
+    def run(*words, output=tmp_path / "made" / "here"):
+        return main(["demo", *map(str, words), *QUICK, "--output", str(output)])
+
+    run.folder = tmp_path / "made" / "here"
+    return run
+
+
+@pytest.fixture
+def numpy_only(monkeypatch):
+    """Compare with NumPy's formula, which spares the import of PyTorch."""
+    monkeypatch.setattr(_demo_blurs, "find_spec", lambda name: None)
+
+
+@pytest.fixture
+def no_panel(monkeypatch, numpy_only):
+    """Leave out what takes long and is the same for every input."""
+    monkeypatch.setattr(_demo, "draw", lambda *arguments, **keywords: None)
+
+
+def opened(path):
+    with pillow.open(path) as file:
+        assert file.format == "PNG"
+        return np.asarray(file)
+
+
+def test_default_picture_with_its_disparity(demo, capsys, monkeypatch):
+    pytest.importorskip("skimage", reason="needs scikit-image (the extra `demo`)")
+
+    def refuse(*arguments):
+        raise AssertionError("the demo must not use the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert demo() == 0
+    printed, stages = capsys.readouterr()
+    assert "stereo motorcycle: 64 × 43 pixels, shrunk from 741 × 500" in printed
+    deviations = re.findall(r"largest deviation from the formula: (\S+)", printed)
+    assert len(deviations) == 2
+    assert all(0 <= float(deviation) < 1e-5 for deviation in deviations)
+    assert len(re.findall(r"\n    time .* ms .* ms +[\d.]+×", printed)) == 2
+    assert len(re.findall(r"\n    peak extra memory +(?:[\d.]+ MiB|not measured)", printed)) == 2
+    assert "window 7 × 7" in printed
+    assert "window 5 × 5" in printed
+    assert "\r" not in stages
+    assert [line.split("] ")[1] for line in stages.splitlines()] == [
+        "reading the picture",
+        "blur by intensity: blurring",
+        "blur by intensity: comparing with unfold",
+        "depth of field: blurring",
+        "depth of field: comparing with unfold",
+        "drawing the panel",
+    ]
+    names = {"panel.png", "intensity_blur.png", "depth_blur.png"}
+    assert {path.name for path in demo.folder.iterdir()} == names
+    assert all(name in printed for name in names)
+    check_panel(opened(demo.folder / "panel.png"), rows=2)
+    for name in ("intensity_blur.png", "depth_blur.png"):
+        result = opened(demo.folder / name)
+        assert result.shape == (43, 64, 3)
+        assert result.std() > 20
+
+
+def check_panel(panel, rows):
+    """Large, four images in each row that all show something, and little of it white."""
+    panel = panel[..., :3]
+    assert panel.shape[1] > 3000
+    assert panel.shape[0] > rows * 400
+    for band in np.array_split(panel, rows):
+        for column in np.array_split(band, 4, axis=1):
+            assert column.std() > 25
+    assert (panel == 255).all(axis=-1).mean() < 0.2
+
+
+def save_noise(path, mode="RGB", size=(24, 16), **options):
+    values = np.random.default_rng(5).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    pillow.fromarray(values).convert(mode).save(path, **options)
+    return path
+
+
+def test_own_picture_has_no_depth(demo, tmp_path, capsys, numpy_only):
+    assert demo(save_noise(tmp_path / "mine.png")) == 0
+    printed = capsys.readouterr().out
+    assert "mine.png: 24 × 16 pixels\n" in printed
+    assert "depth of field" not in printed
+    assert "beside NumPy unfold, the whole picture, 24 × 16 pixels" in printed
+    check_panel(opened(demo.folder / "panel.png"), rows=1)
+    assert not (demo.folder / "depth_blur.png").exists()
+
+
+def test_own_disparity(demo, tmp_path, capsys, no_panel):
+    image = save_noise(tmp_path / "mine.png")
+    disparity = np.tile(np.linspace(1, 9, 24, dtype=np.float32), (16, 1))
+    disparity[3, 4:9] = np.nan
+    np.save(tmp_path / "disparity.npy", disparity)
+    assert demo(image, "--disparity", tmp_path / "disparity.npy", "--focus", "1") == 0
+    result = opened(demo.folder / "depth_blur.png").astype(int)
+    change = np.abs(result - opened(image)).mean(axis=(0, 2))
+    assert change[:3].max() < 5 < 30 < change[-8:].min()
+    pillow.fromarray(np.nan_to_num(disparity).astype(np.uint16)).save(tmp_path / "disparity.png")
+    assert demo(image, "--disparity", tmp_path / "disparity.png") == 0
+    assert "depth of field" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (2, 3), (40, 1), (1, 7)])
+def test_tiny_pictures_are_drawn(demo, tmp_path, size, numpy_only):
+    assert demo(save_noise(tmp_path / "tiny.png", size=size)) == 0
+    assert opened(demo.folder / "intensity_blur.png").shape == (size[1], size[0], 3)
+    assert opened(demo.folder / "panel.png").std() > 20
+
+
+@pytest.mark.parametrize(
+    ("mode", "name"),
+    [
+        ("L", "a.png"),
+        ("1", "a.png"),
+        ("LA", "a.png"),
+        ("RGBA", "a.png"),
+        ("P", "a.png"),
+        ("P", "a.gif"),
+        ("I;16", "a.png"),
+        ("F", "a.tif"),
+        ("CMYK", "a.jpg"),
+        ("RGB", "a ü.bmp"),
+    ],
+)
+def test_kinds_of_pictures(demo, tmp_path, mode, name, no_panel):
+    path = tmp_path / name
+    if mode == "I;16":
+        grey = np.random.default_rng(6).integers(0, 1 << 16, (16, 24), np.uint16)
+        pillow.fromarray(grey).save(path)
+    else:
+        save_noise(path, mode)
+    assert demo(path) == 0
+    result = opened(demo.folder / "intensity_blur.png")
+    assert result.shape == (16, 24, 3)
+    assert result.std() > 10
+
+
+def test_values_of_deep_and_transparent_pictures(tmp_path):
+    grey = np.array([[0, 32768, 65535]], np.uint16)
+    pillow.fromarray(grey).save(tmp_path / "deep.png")
+    loaded = _demo_pictures.load(tmp_path / "deep.png", None, 64).colours
+    np.testing.assert_allclose(loaded, np.repeat(grey[..., None] / 65535, 3, -1), atol=1e-6)
+    clear = np.array([[[0, 0, 0, 0], [255, 0, 0, 255], [0, 0, 0, 128]]], np.uint8)
+    pillow.fromarray(clear).save(tmp_path / "clear.png")
+    loaded = _demo_pictures.load(tmp_path / "clear.png", None, 64).colours
+    expected = np.array([[[1, 1, 1], [1, 0, 0], [0.498, 0.498, 0.498]]])
+    np.testing.assert_allclose(loaded, expected, atol=0.01)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(np.uint16, 1 / 250), (np.float32, 1e-6)])
+def test_deep_colour_tiff(tmp_path, dtype, atol):
+    tifffile = pytest.importorskip("tifffile", reason="needs tifffile (comes with scikit-image)")
+    colours = np.random.default_rng(7).random((5, 6, 3))
+    stored = (colours * (65535 if dtype == np.uint16 else 1)).astype(dtype)
+    tifffile.imwrite(tmp_path / "deep.tif", stored, photometric="rgb")
+    loaded = _demo_pictures.load(tmp_path / "deep.tif", None, 64).colours
+    np.testing.assert_allclose(loaded, colours, atol=atol)
+
+
+def test_floating_picture_with_nan(tmp_path):
+    values = np.array([[0.25, np.nan, np.inf, 4.0]], np.float32)
+    pillow.fromarray(values).save(tmp_path / "float.tif")
+    loaded = _demo_pictures.load(tmp_path / "float.tif", None, 64).colours[0, :, 0]
+    np.testing.assert_allclose(loaded, [0.0625, 0, 0, 1])
+
+
+def test_camera_orientation_is_followed(tmp_path):
+    exif = pillow.Exif()
+    exif[0x0112] = 6  # the camera was turned by a quarter
+    path = save_noise(tmp_path / "turned.jpg", exif=exif)
+    assert _demo_pictures.load(path, None, 64).colours.shape == (24, 16, 3)
+
+
+def test_large_pictures_are_shrunk(demo, tmp_path, capsys, no_panel):
+    assert demo(save_noise(tmp_path / "large.png", size=(900, 300))) == 0
+    assert "large.png: 64 × 21 pixels, shrunk from 900 × 300" in capsys.readouterr().out
+
+
+def bomb(path, monkeypatch):
+    monkeypatch.setattr(pillow, "MAX_IMAGE_PIXELS", 100)
+    return save_noise(path)
+
+
+def truncated(path, monkeypatch):
+    save_noise(path, size=(64, 64))
+    path.write_bytes(path.read_bytes()[:3000])
+    return path
+
+
+def holding(data):
+    def make(path, monkeypatch):
+        path.write_bytes(data)
+        return path
+
+    return make
+
+
+def folder(path, monkeypatch):
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path, monkeypatch: path, "no such file"),
+        (folder, "cannot read"),
+        (holding(b""), "not a picture file"),
+        (holding(b"just words"), "not a picture file"),
+        (truncated, "cannot read"),
+        (bomb, "exceeds limit"),
+    ],
+    ids=["missing", "folder", "empty", "text", "truncated", "huge"],
+)
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_unreadable_pictures(demo, tmp_path, capsys, monkeypatch, make, message, suffix):
+    path = make(tmp_path / f"bad{suffix}", monkeypatch)
+    if suffix == ".tif" and message == "not a picture file":
+        message = "cannot read"
+    assert demo(path) == 1
+    error = last_error(capsys)
+    assert message in error
+    assert path.name in error or message == "exceeds limit"
+
+
+def last_error(capsys):
+    """Return the error, which must be one line without a traceback."""
+    *stages, error = capsys.readouterr().err.splitlines()
+    assert error.startswith("cuvarconv demo: ")
+    assert all(line.startswith("[") for line in stages)
+    return error
+
+
+def test_values_that_are_no_picture(demo, tmp_path, capsys):
+    tifffile = pytest.importorskip("tifffile", reason="needs tifffile (comes with scikit-image)")
+    tifffile.imwrite(tmp_path / "complex.tif", np.ones((3, 4), np.complex64))
+    assert demo(tmp_path / "complex.tif") == 1
+    assert "complex64" in last_error(capsys)
+
+
+@pytest.mark.parametrize(
+    ("disparity", "message"),
+    [
+        (np.zeros((16, 24)), "no value is finite and above 0"),
+        (np.full((16, 24), np.nan), "no value is finite and above 0"),
+        (np.ones((16, 16)), "does not fit the picture, 24 × 16 pixels"),
+        (np.ones((16, 24, 3)), "expected numbers of shape (H, W)"),
+        (np.full((16, 24), "a"), "expected numbers of shape (H, W)"),
+        (np.full((16, 24), None), "cannot read"),
+        (None, "no such file"),
+    ],
+)
+def test_unusable_disparity(demo, tmp_path, capsys, disparity, message):
+    path = tmp_path / "disparity.npy"
+    if disparity is not None:
+        np.save(path, disparity)
+    assert demo(save_noise(tmp_path / "mine.png"), "--disparity", path) == 1
+    error = last_error(capsys)
+    assert message in error
+    assert "disparity.npy" in error
+
+
+def test_disparity_without_picture(demo, capsys):
+    assert demo("--disparity", "some.npy") == 1
+    assert "needs the IMAGE" in last_error(capsys)
+
+
+def test_output_folder_that_cannot_be(demo, tmp_path, capsys):
+    image = save_noise(tmp_path / "mine.png")
+    assert demo(image, output=image) == 1
+    assert "cannot write to" in last_error(capsys)
+    assert demo(image, output=image / "below") == 1
+    assert "cannot write to" in last_error(capsys)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo", "--size", "0"],
+        ["demo", "--size", "2.5"],
+        ["demo", "--sigma-max", "nan"],
+        ["demo", "--sigma-max", "-1"],
+        ["demo", "--disc-max", "1e9"],
+        ["demo", "--focus", "inf"],
+        ["demo", "--repeats", "few"],
+        ["demo", "one.png", "two.png"],
+        ["unknown"],
+        [],
+    ],
+)
+def test_wrong_options(words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert "error:" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("module", ["matplotlib", "PIL", "skimage.data"])
+def test_missing_extra_is_named(demo, tmp_path, capsys, monkeypatch, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    image = [tmp_path / "mine.png"] if module == "PIL" else []
+    assert demo(*image) == 1
+    assert "pip install 'cuvarconv[demo]'" in last_error(capsys)
+
+
+@pytest.mark.parametrize(("error", "status"), [(MemoryError, 1), (KeyboardInterrupt, 130)])
+def test_stopped_in_the_middle(demo, tmp_path, capsys, monkeypatch, error, status):
+    def fail(*arguments):
+        raise error
+
+    monkeypatch.setattr(_demo, "blurred", fail)
+    assert demo(save_noise(tmp_path / "mine.png")) == status
+    last_error(capsys)
+
+
+def test_progress_moves_on_a_terminal(monkeypatch, capsys):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with _demo._Progress().stage("blurring") as advance:
+        advance(0.5)
+        advance(1.0)
+    shown = capsys.readouterr().err
+    assert re.fullmatch(r"(\r\[ +\d+\.\d s\] blurring(  50 %| 100 %)?){3}\n", shown)
+
+
+def test_bands_do_not_show(monkeypatch):
+    colours = np.random.default_rng(8).random((23, 17, 3), np.float32)
+    disparity = np.random.default_rng(9).random((23, 17), np.float32)
+    blurs = (
+        _demo_blurs.IntensityBlur(colours, 1.5),
+        _demo_blurs.DepthBlur(colours, disparity, 0.4, 3.0),
+    )
+    for blur in blurs:
+        whole, _ = _demo.blurred(blur)
+        monkeypatch.setattr(_demo, "_BAND_BYTES", 1)
+        np.testing.assert_allclose(_demo.blurred(blur)[0], whole, atol=1e-6)
+        monkeypatch.undo()
+
+
+def test_intensity_blur_against_its_equation():
+    colours = np.random.default_rng(10).random((6, 7, 3), np.float32)
+    blur = _demo_blurs.IntensityBlur(colours, 1.0)
+    result, _ = _demo.blurred(blur)
+    r = blur.radius
+    padded = np.pad(colours.astype(float), ((r, r), (r, r), (0, 0)), mode="symmetric")
+    taps = np.arange(-r, r + 1)
+    for i, j in np.ndindex(6, 7):
+        sigma = float(colours[i, j] @ [0.2126, 0.7152, 0.0722])
+        kernel = np.exp(-(taps[:, None] ** 2 + taps**2) / (2 * sigma**2))
+        window = padded[i : i + 2 * r + 1, j : j + 2 * r + 1]
+        expected = (kernel[..., None] * window).sum(axis=(0, 1)) / kernel.sum()
+        np.testing.assert_allclose(result[i, j], expected, atol=1e-5)
+
+
+def test_zero_sigma_is_the_identity():
+    kernels = _demo_blurs.gaussian_kernels(np.zeros((1, 1), np.float32), 2)
+    expected = np.zeros((5, 5, 1, 1))
+    expected[2, 2] = 1
+    np.testing.assert_array_equal(kernels, expected)
+
+
+def test_sharp_edges_stay_before_a_blurred_background():
+    colours = np.zeros((9, 20, 3), np.float32)
+    colours[:, 10:] = 1  # near, in focus, and white before a black background
+    disparity = np.where(colours[..., 0] > 0, 8, 1).astype(np.float32)
+    result, _ = _demo.blurred(_demo_blurs.DepthBlur(colours, disparity, 8.0, 3.0))
+    np.testing.assert_allclose(result, colours, atol=1e-6)
+
+
+@pytest.mark.parametrize("function", ["modulated_correlate", "correlate"])
+def test_both_formulas_agree(function, monkeypatch):
+    pytest.importorskip("torch", reason="needs PyTorch")
+    rng = np.random.default_rng(11)
+    operands = [rng.random((3, 8, 9), np.float32), rng.random((3, 5, 4, 5), np.float32)]
+    if function == "modulated_correlate":
+        operands.insert(1, rng.random((2, 3, 3, 5), np.float32))
+    operands[-1] = rng.random((3, 5, 6, 5), np.float32)
+    results = []
+    for hidden in (False, True):
+        if hidden:
+            monkeypatch.setattr(_demo_blurs, "find_spec", lambda name: None)
+        _, convert, formula = _demo_blurs.unfold_formula(function)
+        results.append(np.asarray(formula(*map(convert, operands))))
+    np.testing.assert_allclose(*results, rtol=1e-5)
+
+
+def test_missing_disparity_takes_the_farther_neighbour():
+    nan = np.nan
+    disparity = np.array([[nan, 5, nan, nan, 2, 0], [nan] * 6, [1, 1, 1, 1, 1, 1]])
+    filled = _demo_pictures._filled(disparity, "name")
+    np.testing.assert_array_equal(filled[0], [5, 5, 2, 2, 2, 2])
+    np.testing.assert_array_equal(filled[1], filled[0])
+
+
+def test_peak_memory_counts_what_is_allocated():
+    found = _measure.peak_extra_bytes(lambda: np.ones(64 << 17).sum())
+    if found is None:
+        pytest.skip("needs Linux's /proc and glibc")
+    assert 60 << 20 < found < 80 << 20
+
+
+def test_peak_memory_says_where_it_cannot_tell(monkeypatch, tmp_path, demo, capsys, no_panel):
+    monkeypatch.setattr(_measure, "_CLEAR_REFS", tmp_path / "not" / "there")
+    assert demo(save_noise(tmp_path / "mine.png")) == 0
+    assert "peak extra memory     not measured" in capsys.readouterr().out
+
+
+class FakeRuntime:
+    @staticmethod
+    def getDeviceCount():
+        return 1
+
+    @staticmethod
+    def getDeviceProperties(number):
+        return {"name": b"Some GPU", "major": 9, "minor": 0, "totalGlobalMem": 8 << 30}
+
+    @staticmethod
+    def driverGetVersion():
+        return 12080
+
+    @staticmethod
+    def runtimeGetVersion():
+        raise RuntimeError("no runtime\nat all")
+
+
+def facts(capsys):
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return {
+        name.strip(): value
+        for name, value in (re.split(r"  +", line, maxsplit=1) for line in lines)
+    }
+
+
+def test_info_without_cupy(capsys, monkeypatch):
+    version = _info._version
+    monkeypatch.setattr(_info, "_version", lambda name: None if "cupy" in name else version(name))
+    monkeypatch.delenv("CUPY_CACHE_DIR", raising=False)
+    found = facts(capsys)
+    assert found["numpy"] == np.__version__
+    assert "cuvarconv[cuda12]" in found["CuPy"]
+    assert found["CUDA device"] == "none without CuPy; everything runs on the host"
+    assert int(found["host threads"]) >= 1
+    assert "kernel_cache" in found["kernel cache"]
+    assert re.search(r"kernels \([1-9]\d* \.cu files\)$", found["kernel sources"])
+    assert "BLAS" in found
+
+
+def test_info_with_a_device(capsys, monkeypatch, tmp_path):
+    nvrtc = SimpleNamespace(getVersion=lambda: (12, 9))
+    fake = SimpleNamespace(cuda=SimpleNamespace(runtime=FakeRuntime, nvrtc=nvrtc))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(_info, "_version", lambda name: "14.0" if name == "cupy-cuda12x" else None)
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
+    found = facts(capsys)
+    assert found["CuPy"] == "14.0 (cupy-cuda12x)"
+    assert found["CUDA device 0"] == "Some GPU, compute capability 9.0, 8.0 GiB"
+    assert found["CUDA driver"] == "12.8"
+    assert found["CUDA runtime"] == "unknown (no runtime at all)"
+    assert found["NVRTC"] == "12.9"
+    assert found["kernel cache"] == str(tmp_path)
+
+
+@pytest.mark.parametrize("fake", [None, SimpleNamespace(cuda=None)])
+def test_info_with_a_broken_cupy(capsys, monkeypatch, fake):
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(_info, "_version", lambda name: "14.0" if name == "cupy-cuda12x" else None)
+    assert facts(capsys)["CUDA device"].startswith("none found (")
+
+
+def test_info_without_a_device(capsys, monkeypatch):
+    runtime = SimpleNamespace(getDeviceCount=lambda: 0)
+    fake = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
+    monkeypatch.setitem(sys.modules, "cupy", fake)
+    monkeypatch.setattr(_info, "_version", lambda name: "14.0" if name == "cupy-cuda12x" else None)
+    assert facts(capsys)["CUDA device"] == "none found; everything runs on the host"
+
+
+def test_as_a_module_on_a_narrow_console(tmp_path):
+    image = save_noise(tmp_path / "mine.png", size=(3, 2))
+    words = ["demo", image, *QUICK, "--output", tmp_path / "made"]
+    done = subprocess.run(
+        [sys.executable, "-m", "cuvarconv", *map(str, words)],
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "mine.png: 3 ? 2 pixels" in done.stdout
