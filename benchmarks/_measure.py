@@ -276,12 +276,10 @@ def report(script: str, machine: Device, rows: Iterable[Row], given: argparse.Na
 def _line(row: Row) -> str:
     other = next((side for side in row.seconds if side != OURS), OURS)
     ours, theirs = (
-        _short_time(row.seconds[side]["median"]) if side in row.seconds else "–"
-        for side in (OURS, other)
+        _short_time(row.seconds[side]["median"]) if side in row.seconds else "–" for side in (OURS, other)
     )
     memory = " and ".join(
-        "not measured" if value is None else f"{value / 2**20:.1f} MiB"
-        for value in row.memory.values()
+        "not measured" if value is None else f"{value / 2**20:.1f} MiB" for value in row.memory.values()
     )
     verdict = "met" if row.met else "NOT MET"
     ratio = f"{row.ratio:.2f}{row.unit}" if math.isfinite(row.ratio) else "–"

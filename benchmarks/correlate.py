@@ -74,9 +74,7 @@ def gpu_rows(machine: Gpu, given: argparse.Namespace) -> Iterator[Row]:
     yield from launch_rows(machine, given, "correlate")
 
 
-def bandwidth(
-    machine: Device, channels: int, height: int, taps: int, given: argparse.Namespace
-) -> Row:
+def bandwidth(machine: Device, channels: int, height: int, taps: int, given: argparse.Namespace) -> Row:
     """Compare with a copy, both as bytes that must be moved per second."""
     x = machine.ours(random(1, channels, height, height))
     k = machine.ours(random(2, taps, taps, height, height))

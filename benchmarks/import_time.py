@@ -19,8 +19,7 @@ def import_times(runs: int) -> list[float]:
     """Import times in ms; a first run, which may write byte code, is not counted."""
     command = [sys.executable, "-c", PROBE]
     outputs = [
-        subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        for _ in range(runs + 1)
+        subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(runs + 1)
     ]
     return [float(output) for output in outputs[1:]]
 

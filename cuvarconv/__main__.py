@@ -27,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 for errors that the input causes, 130 for Ctrl-C.
     """
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(
-            stream, io.TextIOWrapper
-        ):  # σ and × on a Windows console with a small code page
+        if isinstance(stream, io.TextIOWrapper):  # σ and × on a Windows console with a small code page
             stream.reconfigure(errors="replace")
     options = _parser().parse_args(arguments)
     if options.command == "info":
@@ -68,11 +66,12 @@ def _parser() -> argparse.ArgumentParser:
         "by depth where a disparity map is known. Writes PNG files; prints how far the results are "
         "from the unfold formula, and both sides' time and memory.",
     )
-    _add_demo_options(demo)
+    _add_files(demo)
+    _add_numbers(demo)
     return parser
 
 
-def _add_demo_options(demo: argparse.ArgumentParser) -> None:
+def _add_files(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "image",
         nargs="?",
@@ -93,6 +92,9 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="disparity map of IMAGE, .npy or picture: larger is nearer, 0 or NaN is unknown",
     )
+
+
+def _add_numbers(demo: argparse.ArgumentParser) -> None:
     demo.add_argument(
         "--focus",
         type=_number(-math.inf, math.inf),
@@ -129,9 +131,7 @@ def _add_demo_options(demo: argparse.ArgumentParser) -> None:
     )
 
 
-def _number(
-    low: float, high: float, kind: Callable[[str], float] = float
-) -> Callable[[str], float]:
+def _number(low: float, high: float, kind: Callable[[str], float] = float) -> Callable[[str], float]:
     def number(text: str) -> float:
         with contextlib.suppress(ValueError):
             value = kind(text)

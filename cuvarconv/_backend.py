@@ -42,10 +42,13 @@ class Home:
         return _cpu if self.device is None else importlib.import_module("cuvarconv._gpu")
 
     def entered(self) -> AbstractContextManager[Any]:
-        """The arrays' device and the caller's current stream, for the length of a call."""
+        """Make the arrays' device and the caller's stream current, for the length of a call."""
         if self.device is None:
             return nullcontext()
         return self.backend.current(self.device, self.library)
+
+
+_HOST_ARRAYS = Home("numpy", None)
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,12 @@ def receive(output: Any, **operands: Any) -> Iterator[Call]:
     """Open a call: find the arrays' home, go there, and view all of them as its arrays."""
     arrays = dict(operands)
     if not _is_dtype(output):
+        _check_array(output)
         arrays["output"] = output
     home = _common_home(arrays)
     with home.entered():
+        if "output" not in arrays:
+            _check_returnable(home)
         views = {name: _view(name, array, home) for name, array in arrays.items()}
         for name, view in views.items():
             check_operand(name, view.dtype)
@@ -109,10 +115,26 @@ def _is_dtype(output: Any) -> bool:
     return output is None or isinstance(output, str | type | np.dtype)
 
 
+def _check_array(output: Any) -> None:
+    """Refuse what could only be copied into an array, and would not see the result."""
+    shared = isinstance(output, np.ndarray) or hasattr(output, "__dlpack__")
+    if not shared or isinstance(output, np.generic):
+        raise TypeError(f"output: expected an array, a dtype or None, got {output!r:.60}")
+
+
+def _check_returnable(home: Home) -> None:
+    """Refuse, before any work, a library that cannot take the result."""
+    if home.library not in ("numpy", "cupy") and not hasattr(_module_of(home.library), "from_dlpack"):
+        raise TypeError(
+            f"input: {home.library} has no from_dlpack to take the result with; "
+            "pass numpy.from_dlpack(…) of each operand, or an output array"
+        )
+
+
 def _common_home(arrays: dict[str, Any]) -> Home:
     homes = {name: home for name, array in arrays.items() if (home := _home(name, array))}
     if not homes:
-        return Home("numpy", None)
+        return _HOST_ARRAYS
     first, common = next(iter(homes.items()))
     for name, home in homes.items():
         if home != common:
@@ -125,6 +147,8 @@ def _common_home(arrays: dict[str, Any]) -> Home:
 
 def _home(name: str, array: Any) -> Home | None:
     """Find where an array lives; None for lists and scalars, which go wherever the others are."""
+    if type(array) is np.ndarray:
+        return _HOST_ARRAYS
     if isinstance(array, list | tuple | int | float | complex | np.generic):
         return None
     if isinstance(array, np.ma.MaskedArray):
@@ -145,13 +169,11 @@ def _home(name: str, array: Any) -> Home | None:
             f"use cuvarconv.torch, or pass {name}.detach()"
         )
     if not hasattr(array, "__dlpack_device__"):
-        return Home("numpy", None)
+        return _HOST_ARRAYS
     try:
         kind, device = array.__dlpack_device__()
     except Exception as error:
-        raise TypeError(
-            f"{name}: {type(array).__name__} cannot be read through DLPack: {error}"
-        ) from error
+        raise TypeError(f"{name}: {type(array).__name__} cannot be read through DLPack: {error}") from error
     if kind in (_HOST, _CUDA_HOST):
         return Home(library, None)
     if kind in (_CUDA, _CUDA_MANAGED):
@@ -188,6 +210,11 @@ def _view(name: str, array: Any, home: Home) -> Any:
         return _asarray(name, array)
     if name == "output" and home.library == "jax":
         raise TypeError("output: JAX arrays are immutable; leave output out and use the result")
+    if name == "output" and resolved(array) is not array:
+        raise TypeError(
+            "output: a tensor with pending conjugation or negation cannot be written in place; "
+            "pass output.resolve_conj().resolve_neg()"
+        )
     try:
         return np.from_dlpack(resolved(array))
     except Exception as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 Where = tuple[slice, ...]  # a block of the output
@@ -15,6 +16,8 @@ def blocks(shape: tuple[int, ...], elements: int) -> list[Where]:
     """
     if 0 in shape:
         return []
+    if math.prod(shape) <= elements:
+        return [tuple(slice(0, length) for length in shape)] if 0 not in shape else []
     cuts, size = [], 1
     for length in reversed(shape):
         pieces = max(1, -(-length * size // elements)) if elements > size else length
@@ -27,6 +30,4 @@ def blocks(shape: tuple[int, ...], elements: int) -> list[Where]:
 def matching(operand: Any, where: Where) -> Where:
     """Return the part of a broadcast operand that meets the output's block `where`."""
     lengths = operand.shape[operand.ndim - len(where) :]
-    return tuple(
-        slice(None) if length == 1 else part for part, length in zip(where, lengths, strict=True)
-    )
+    return tuple(slice(None) if length == 1 else part for part, length in zip(where, lengths, strict=True))

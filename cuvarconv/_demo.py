@@ -136,8 +136,7 @@ def _comparison(blur: Blur, repeats: int) -> str:
         expected = np.asarray(formula(*converted))
         result = blur.correlate(*operands)
         seconds = {
-            side: statistics.median(times)
-            for side, times in interleaved_seconds(sides, repeats).items()
+            side: statistics.median(times) for side, times in interleaved_seconds(sides, repeats).items()
         }
         memory = {side: peak_extra_bytes(function) for side, function in sides.items()}
     height, width = (axis.stop - axis.start for axis in part)
@@ -163,9 +162,7 @@ def _middle(blur: Blur) -> tuple[slice, slice]:
     return part[0], part[1]
 
 
-def _table(
-    name: str, seconds: dict[str, float], memory: dict[str, int | None], repeats: int
-) -> str:
+def _table(name: str, seconds: dict[str, float], memory: dict[str, int | None], repeats: int) -> str:
     lines = [f"    {'':<22}{'cuvarconv':>14}{name:>14}{'ratio':>9}"]
     ours, theirs = seconds["cuvarconv"], seconds[name]
     lines.append(

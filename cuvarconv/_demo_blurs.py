@@ -53,9 +53,7 @@ class IntensityBlur:
         self.radius = max(1, int(_TRUNCATE * sigma_max + 0.5))
         side = 2 * self.radius + 1
         self._weights = np.tile(np.eye(3, dtype=np.float32)[:, :, None, None], (1, 1, side, side))
-        self._image = _padded(
-            np.ascontiguousarray(np.moveaxis(colours, -1, 0)), self.radius, (1, 2)
-        )
+        self._image = _padded(np.ascontiguousarray(np.moveaxis(colours, -1, 0)), self.radius, (1, 2))
 
     def operands(self, rows: slice, columns: slice = _EVERYWHERE) -> tuple[np.ndarray, ...]:
         """Return image, weights and modulation."""

@@ -91,9 +91,7 @@ def _draw_row(row: Row, cells: Sequence[Any], bar: Any) -> None:
     else:
         cells[0].imshow(row.disparity, cmap="viridis")
     top = max(float(row.spread.max()), 1e-6)
-    scale = bar.figure.colorbar(
-        cells[1].imshow(row.spread, cmap="magma", vmin=0, vmax=top), cax=bar
-    )
+    scale = bar.figure.colorbar(cells[1].imshow(row.spread, cmap="magma", vmin=0, vmax=top), cax=bar)
     scale.outline.set_visible(False)
     bar.tick_params(labelsize=10, length=2, pad=2)
     cells[2].imshow(_shown(row.after))
@@ -105,9 +103,7 @@ def _draw_zooms(row: Row, cells: Sequence[Any], zooms: Sequence[Any]) -> None:
 
     height, width = (max(1, length // 5) for length in row.spread.shape)
     pairs = (zooms[:2], zooms[2:])
-    for pair, colour, (top, left) in zip(
-        pairs, _FRAMES, _places(row, (height, width)), strict=True
-    ):
+    for pair, colour, (top, left) in zip(pairs, _FRAMES, _places(row, (height, width)), strict=True):
         for cell in cells:
             frame = Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=colour, lw=1.6)
             cell.add_patch(frame)
@@ -140,9 +136,7 @@ def _places(row: Row, size: tuple[int, int]) -> list[Corner]:
 def _best(score: np.ndarray, size: tuple[int, int]) -> Corner:
     """Return the corner of the window, wholly inside, around the best score."""
     top, left = size[0] // 2, size[1] // 2
-    inner = score[
-        top : score.shape[0] - (size[0] - top) + 1, left : score.shape[1] - (size[1] - left) + 1
-    ]
+    inner = score[top : score.shape[0] - (size[0] - top) + 1, left : score.shape[1] - (size[1] - left) + 1]
     row, column = np.unravel_index(int(inner.argmax()), inner.shape)
     return int(row), int(column)
 

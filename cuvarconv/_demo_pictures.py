@@ -128,9 +128,7 @@ def _read_deep_tiff(path: Path) -> np.ndarray:
         with _no_warnings():
             values = np.asarray(imread(path, key=0))
     except ImportError:
-        raise DemoError(
-            f"cannot read {path}: tifffile reads this kind of TIFF: {INSTALL}"
-        ) from None
+        raise DemoError(f"cannot read {path}: tifffile reads this kind of TIFF: {INSTALL}") from None
     except MemoryError:
         raise
     except Exception as error:
@@ -149,9 +147,7 @@ def _unit_range(values: np.ndarray) -> np.ndarray:
         scaled /= np.float32(np.iinfo(values.dtype).max)
     else:  # signed and floating: Pillow holds 16-bit files as int32, scientific files hold anything
         top = float(scaled.max(initial=0.0))
-        scaled /= np.float32(
-            65535 if values.dtype.kind == "i" and 255 < top <= 65535 else max(top, 1)
-        )
+        scaled /= np.float32(65535 if values.dtype.kind == "i" and 255 < top <= 65535 else max(top, 1))
     scaled = np.clip(scaled, 0, 1)
     if scaled.ndim == 2:
         scaled = scaled[..., None]
@@ -164,9 +160,7 @@ def _read_disparity(path: Path) -> np.ndarray:
             values = np.load(path, allow_pickle=False)
         else:
             with _no_warnings(), _pillow().open(path) as file:
-                values = np.asarray(
-                    file.convert("L") if file.mode in ("P", "RGB", "RGBA") else file
-                )
+                values = np.asarray(file.convert("L") if file.mode in ("P", "RGB", "RGBA") else file)
     except FileNotFoundError:
         raise DemoError(f"cannot read {path}: no such file") from None
     except DemoError:
@@ -175,8 +169,7 @@ def _read_disparity(path: Path) -> np.ndarray:
         raise DemoError(f"cannot read {path}: {reason(error)}") from None
     if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "uif":
         raise DemoError(
-            f"cannot use {path}: expected numbers of shape (H, W), "
-            f"got {values.dtype} of shape {values.shape}"
+            f"cannot use {path}: expected numbers of shape (H, W), got {values.dtype} of shape {values.shape}"
         )
     return values
 
@@ -225,9 +218,7 @@ def _resized(colours: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _nearest(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Pick the values nearest to each pixel: means would invent depths between two things."""
-    rows, columns = (
-        (np.arange(n) + 0.5) * have / n for n, have in zip(shape, values.shape, strict=True)
-    )
+    rows, columns = ((np.arange(n) + 0.5) * have / n for n, have in zip(shape, values.shape, strict=True))
     return values[rows.astype(np.intp)[:, None], columns.astype(np.intp)]
 
 

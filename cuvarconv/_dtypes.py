@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 _INEXACT = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
+_COMMON = frozenset(map(np.dtype, "?bBhHiIlLqQefdFD"))  # known without asking for the name
 
 
 def check_operand(name: str, dtype: np.dtype) -> None:
     """Refuse dtypes that no backend computes with."""
-    if dtype.name not in _INEXACT and dtype.kind not in "biu":
+    if dtype not in _COMMON and dtype.kind not in "biu" and dtype.name not in _INEXACT:
         raise TypeError(
             f"{name}: dtype {dtype} is not supported; expected integers, bool or one of "
             + ", ".join(_INEXACT)
@@ -97,9 +98,7 @@ def _common(operands: tuple[np.dtype, ...]) -> np.dtype:
 
 
 def _complex(dtype: np.dtype) -> np.dtype:
-    return np.promote_types(
-        np.float32 if dtype.itemsize == 2 and dtype.kind in "fV" else dtype, np.complex64
-    )
+    return np.promote_types(np.float32 if dtype.itemsize == 2 and dtype.kind in "fV" else dtype, np.complex64)
 
 
 def _native(dtype: np.dtype) -> np.dtype:

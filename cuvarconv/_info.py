@@ -69,9 +69,7 @@ def _device() -> Iterator[tuple[str, str]]:
 
         runtime = cupy.cuda.runtime
         count = runtime.getDeviceCount()
-    except (
-        Exception
-    ) as error:  # a broken CuPy or driver fails in many ways; info is for finding out
+    except Exception as error:  # a broken CuPy or driver fails in many ways; info is for finding out
         reason = " ".join(str(error).split()) or type(error).__name__
         yield "CUDA device", f"none found ({reason}); everything runs on the host"
         return

@@ -13,9 +13,7 @@ _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
 
 
-def interleaved_seconds(
-    sides: Mapping[str, Callable[[], Any]], repeats: int
-) -> dict[str, list[float]]:
+def interleaved_seconds(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Time several functions in turns, so that what else the machine does meets all of them.
 
     Each timed call follows an untimed one of the same function: it finds its own data in the

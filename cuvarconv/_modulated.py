@@ -113,9 +113,7 @@ def modulated_correlate(
         )
         order = tuple(range(images.ndim))
         modulated = (*images.shape[:-2], *window.output_shape)
-        factors_aligned = align(
-            "modulation", factors, modulated, order, divisor_axis=images.ndim - 3
-        )
+        factors_aligned = align("modulation", factors, modulated, order, divisor_axis=images.ndim - 3)
         dtypes = (images.dtype, kernels.dtype, factors.dtype)
         result_dtype = call.output_dtype(product_dtype(dtypes))
         dtype = computing_dtype(dtypes, result_dtype)

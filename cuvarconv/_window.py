@@ -40,12 +40,7 @@ class IndexTable:
     dilation: int
     first: int
     last: int
-    length: int
-
-    def outputs(self, tap: int) -> slice:
-        """Return the entries that one tap of all outputs reads."""
-        at = tap * self.dilation
-        return slice(at, at + (self.length - 1) * self.stride + 1, self.stride)
+    outside: bool  # whether any entry is CVAL
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ class Axis:
         return min(self.taps * self.length, self.span)
 
     def part(self, outputs: slice, taps: slice = slice(None)) -> Axis:
-        """The window of some neighbouring outputs, or of some neighbouring taps."""
+        """Return the window of some neighbouring outputs, or of some neighbouring taps."""
         first, last, _ = outputs.indices(self.length)
         tap, end, _ = taps.indices(self.taps)
         if (first, last, tap, end) == (0, self.length, 0, self.taps):
@@ -118,15 +113,15 @@ def _make_table(axis: Axis, by_tap: bool) -> IndexTable:
         taps = np.arange(axis.taps, dtype=np.int64)[:, None] * axis.dilation
         outputs = np.arange(axis.length, dtype=np.int64) * axis.stride
         positions = (taps + outputs).ravel() + axis.start
-        table = IndexTable(_sources(positions, axis), 1, axis.length, 0, 0, axis.length)
+        stride, dilation, first, last = 1, axis.length, 0, 0
     else:
         positions = np.arange(axis.start, axis.start + axis.span, dtype=np.int64)
+        stride, dilation = axis.stride, axis.dilation
         first = min(max(0, -axis.start), axis.span)
         last = max(first, min(axis.span, axis.size - axis.start))
-        sources = _sources(positions, axis)
-        table = IndexTable(sources, axis.stride, axis.dilation, first, last, axis.length)
-    table.sources.flags.writeable = False
-    return table
+    sources = _sources(positions, axis)
+    sources.flags.writeable = False
+    return IndexTable(sources, stride, dilation, first, last, bool((sources == CVAL).any()))
 
 
 _cached_table = functools.lru_cache(maxsize=128)(_make_table)
@@ -162,15 +157,13 @@ class Window:
         return self.rows.length, self.columns.length
 
     def part(self, down: slice, across: slice) -> Window:
-        """The window of a rectangle of outputs."""
-        return replace(self, rows=self.rows.part(down), columns=self.columns.part(across))
+        """Return the window of a rectangle of outputs."""
+        return Window(self.rows.part(down), self.columns.part(across), self.cval)
 
     def taps(self, rows: slice, columns: slice) -> Window:
-        """The window cut down to some neighbouring taps."""
+        """Return the window cut down to some neighbouring taps."""
         every = slice(None)
-        return replace(
-            self, rows=self.rows.part(every, rows), columns=self.columns.part(every, columns)
-        )
+        return Window(self.rows.part(every, rows), self.columns.part(every, columns), self.cval)
 
 
 def make_window(
@@ -178,7 +171,7 @@ def make_window(
     image: tuple[int, int],
     *,
     mode: Any,
-    cval: complex,
+    cval: Any,
     origin: Any,
     stride: Any,
     dilation: Any,
@@ -191,13 +184,12 @@ def make_window(
     dilations = int_pair("dilation", dilation, minimum=1)
     rows, columns = (
         _make_axis(*arguments, flip=flip)
-        for arguments in zip(
-            ("row", "column"), size, image, modes, origins, strides, dilations, strict=True
-        )
+        for arguments in zip(("row", "column"), size, image, modes, origins, strides, dilations, strict=True)
     )
     return Window(rows, columns, _number("cval", cval))
 
 
+@functools.lru_cache(maxsize=512)
 def _make_axis(
     name: str,
     taps: int,
@@ -253,11 +245,9 @@ def _mode_pair(mode: Any) -> tuple[str, str]:
 
 def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, int]:
     """Read an int or a pair of ints (rows, columns)."""
-    values = (
-        tuple(value)
-        if isinstance(value, Iterable) and not isinstance(value, str)
-        else (value, value)
-    )
+    if type(value) is int and (minimum is None or value >= minimum):
+        return value, value
+    values = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value, value)
     try:
         pair = tuple(operator.index(item) for item in values)
     except TypeError:
@@ -271,6 +261,8 @@ def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, in
 
 def _number(name: str, value: Any) -> complex:
     """Read a number of any library as Python's: what `float` or `complex` takes, except text."""
+    if type(value) is float:
+        return value
     try:
         if isinstance(value, str | bytes) or getattr(value, "ndim", 0):
             raise TypeError

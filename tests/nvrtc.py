@@ -44,7 +44,10 @@ def libraries():
 
 @functools.cache
 def _load(cuda):
-    library = ctypes.CDLL(str(libraries()[cuda]))
+    path = libraries()[cuda]
+    for builtins in path.parent.glob("libnvrtc-builtins.so.*"):  # not found by itself in some wheels
+        ctypes.CDLL(str(builtins))
+    library = ctypes.CDLL(str(path))
     library.nvrtcGetErrorString.restype = ctypes.c_char_p
     return library
 

@@ -51,8 +51,7 @@ class Taps:
         self.image, self.size = image, size
         self.modes, self.strides, self.dilations = pair(mode), pair(stride), pair(dilation)
         self.starts = [
-            first_position(*axis)
-            for axis in zip(size, self.modes, pair(origin), self.dilations, strict=True)
+            first_position(*axis) for axis in zip(size, self.modes, pair(origin), self.dilations, strict=True)
         ]
         self.shape = tuple(
             output_size(*axis)
@@ -84,8 +83,9 @@ def correlate(
     shape = list(x.shape)
     for axis, length in zip(axes, taps.shape, strict=True):
         shape[axis] = length
-    k = np.broadcast_to(k.reshape(k.shape[:2] + (1,) * (x.ndim - k.ndim + 2) + k.shape[2:]),
-                        (*k.shape[:2], *shape))
+    k = np.broadcast_to(
+        k.reshape(k.shape[:2] + (1,) * (x.ndim - k.ndim + 2) + k.shape[2:]), (*k.shape[:2], *shape)
+    )
     if conjugate and k.dtype.kind == "c":
         k = k.conj()
     k = np.moveaxis(k, [2 + axis for axis in axes], (-2, -1)).astype(_wide(x, k))
@@ -102,15 +102,11 @@ def convolve(x, k, mode="reflect", cval=0.0, origin=0, **keywords):
     k = np.asarray(k)
     origin = tuple(-o - (size % 2 == 0) for o, size in zip(pair(origin), k.shape[:2], strict=True))
     if "valid" in pair(mode):
-        origin = tuple(
-            0 if name == "valid" else o for o, name in zip(origin, pair(mode), strict=True)
-        )
+        origin = tuple(0 if name == "valid" else o for o, name in zip(origin, pair(mode), strict=True))
     return correlate(x, k[::-1, ::-1], mode, cval, origin, conjugate=False, **keywords)
 
 
-def modulated_correlate(
-    x, w, d, mode="reflect", cval=0.0, origin=0, *, stride=1, dilation=1, groups=1
-):
+def modulated_correlate(x, w, d, mode="reflect", cval=0.0, origin=0, *, stride=1, dilation=1, groups=1):
     """Y[…,o,i,j] = Σ_{c,m,n} w[o,c,m,n] d[m,n,…,c,i,j] x[…,c, i·s + m·t + start]."""
     x, w, d = np.asarray(x), np.asarray(w), np.asarray(d)
     outputs, per_group = w.shape[:2]

@@ -114,9 +114,7 @@ def test_numpy_integers_and_lists_as_arguments(xp):
     result = correlated(
         xp, x, k, mode=["wrap", "nearest"], origin=np.array([1, 0]), stride=np.int8(2), dilation=[1, 2]
     )
-    expected = reference.correlate(
-        x, k, ("wrap", "nearest"), origin=(1, 0), stride=2, dilation=(1, 2)
-    )
+    expected = reference.correlate(x, k, ("wrap", "nearest"), origin=(1, 0), stride=2, dilation=(1, 2))
     assert_equal(result, expected.astype(np.float32))
 
 
@@ -262,9 +260,7 @@ def test_mixed_dtypes(xp, images, weights, result):
     assert check(xp, x, k).dtype == result
 
 
-@pytest.mark.parametrize(
-    ("images", "weights"), [("float32", "float64"), ("float64", "float32")], ids=str
-)
+@pytest.mark.parametrize(("images", "weights"), [("float32", "float64"), ("float64", "float32")], ids=str)
 def test_products_are_formed_in_the_wider_dtype(xp, images, weights):
     x, k = noise((6, 7), images), noise((3, 3), weights)
     result = correlated(xp, x, k, output=np.float64)

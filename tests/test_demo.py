@@ -451,10 +451,7 @@ class FakeRuntime:
 def facts(capsys):
     assert main(["info"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    return {
-        name.strip(): value
-        for name, value in (re.split(r"  +", line, maxsplit=1) for line in lines)
-    }
+    return {name.strip(): value for name, value in (re.split(r"  +", line, maxsplit=1) for line in lines)}
 
 
 def test_info_without_cupy(capsys, monkeypatch):

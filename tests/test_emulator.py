@@ -244,9 +244,7 @@ def test_read_between_the_elements_of_a_view():
 
 def test_write_beyond_a_view():
     out = cupy.zeros(20, np.float32)[:10]
-    with pytest.raises(
-        KernelError, match="write out of bounds: 0 bytes past the end of argument 1"
-    ):
+    with pytest.raises(KernelError, match="write out of bounds: 0 bytes past the end of argument 1"):
         copy_any(cupy.zeros(20, np.float32), out, 11)
 
 

@@ -70,9 +70,7 @@ def test_correlate(xp, function, data):
     batch = data.draw(st.lists(st.integers(1, 3), max_size=2))
     rows, columns = data.draw(st.permutations(range(len(batch) + 2)))[:2]
     shape, result_shape = [*batch], [*batch]
-    for axis, length, output in sorted(
-        [(rows, image[0], outputs[0]), (columns, image[1], outputs[1])]
-    ):
+    for axis, length, output in sorted([(rows, image[0], outputs[0]), (columns, image[1], outputs[1])]):
         shape.insert(axis, length)
         result_shape.insert(axis, output)
     varying = data.draw(broadcastable(tuple(result_shape)))

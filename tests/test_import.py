@@ -32,9 +32,7 @@ def python(code: str) -> str:
 
 def loaded(statement: str) -> set[str]:
     """Names out of LAZY that a statement loads."""
-    return set(
-        python(f"{statement}; import sys; print(*({set(LAZY)!r} & set(sys.modules)))").split()
-    )
+    return set(python(f"{statement}; import sys; print(*({set(LAZY)!r} & set(sys.modules)))").split())
 
 
 def test_import_loads_no_heavy_library():

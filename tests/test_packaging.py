@@ -26,9 +26,7 @@ EXTRAS = {"cuda12", "cuda13", "demo", "test", "lint", "bench"}
 KERNELS = sorted(path.stem for path in (ROOT / "kernels").glob("*.cu"))
 
 # Loaded by path, here and in the probe, because importing cuvarconv._gpu as a package needs cupy.
-_spec = importlib.util.spec_from_file_location(
-    "kernel_sources", ROOT / "cuvarconv" / "_gpu" / "_sources.py"
-)
+_spec = importlib.util.spec_from_file_location("kernel_sources", ROOT / "cuvarconv" / "_gpu" / "_sources.py")
 kernel_sources = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(kernel_sources)
 
@@ -194,9 +192,7 @@ def test_no_cuda_is_asked_for_where_it_has_no_wheels(metadata, extra, platform, 
 
 
 @pytest.mark.parametrize("extra", ["cuda12", "cuda13"])
-@pytest.mark.parametrize(
-    ("platform", "machine"), [(LINUX, "x86_64"), (LINUX, "aarch64"), (WINDOWS, "AMD64")]
-)
+@pytest.mark.parametrize(("platform", "machine"), [(LINUX, "x86_64"), (LINUX, "aarch64"), (WINDOWS, "AMD64")])
 def test_cuda_extras_bring_cupy_with_its_libraries(metadata, extra, platform, machine):
     requirements = required(metadata, extra, platform, machine)
     assert set(requirements) == {f"cupy-{extra}x", "ml_dtypes"}
@@ -217,9 +213,7 @@ def test_cuda_extras_bring_cupy_with_its_libraries(metadata, extra, platform, ma
     ],
 )
 @pytest.mark.parametrize("extra", ["bench", "test"])
-def test_torch_and_jax_are_asked_for_where_both_have_wheels(
-    metadata, extra, platform, machine, has_torch
-):
+def test_torch_and_jax_are_asked_for_where_both_have_wheels(metadata, extra, platform, machine, has_torch):
     names = set(required(metadata, extra, platform, machine))
     assert names & {"torch", "jax"} == ({"torch", "jax"} if has_torch else set())
 

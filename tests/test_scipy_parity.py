@@ -312,6 +312,4 @@ def test_float16_is_an_extension():
 
 def test_tiny_weights_are_not_dropped_as_in_scipy():
     x, k = np.array([[1e20, 1.0]]), np.array([[1e-16, 1.0, 0.0]])
-    np.testing.assert_array_equal(
-        cuvarconv.correlate(x, k), reference.correlate(x, k), strict=True
-    )
+    np.testing.assert_array_equal(cuvarconv.correlate(x, k), reference.correlate(x, k), strict=True)

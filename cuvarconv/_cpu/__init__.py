@@ -1,5 +1,6 @@
 """The NumPy backend; ``_gpu`` has the same names."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ may_share_memory = np.may_share_memory
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Allocate an aligned array."""
     dtype = np.dtype(dtype)
-    nbytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    nbytes = math.prod(shape) * dtype.itemsize
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
-    offset = -memory.ctypes.data % _ALIGNMENT
+    offset = -memory.__array_interface__["data"][0] % _ALIGNMENT
     return memory[offset : offset + nbytes].view(dtype).reshape(shape)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cuvarconv._window import CVAL, IndexTable, Window
 
+_SMALL = 1 << 12  # pixels that are looked up faster than cut into rectangles
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
 
 
@@ -49,12 +50,10 @@ def gather(
     What lies inside the image is copied as a rectangle; the four margins are looked up.
     """
     tile = np.empty((*image.shape[:-2], len(rows.sources), len(columns.sources)), dtype)
-    if rows.last > rows.first and columns.last > columns.first:
+    if tile.size > _SMALL and rows.last > rows.first and columns.last > columns.first:
         top, left = rows.sources[rows.first], columns.sources[columns.first]
         bottom, right = top + rows.last - rows.first, left + columns.last - columns.first
-        tile[..., rows.first : rows.last, columns.first : columns.last] = image[
-            ..., top:bottom, left:right
-        ]
+        tile[..., rows.first : rows.last, columns.first : columns.last] = image[..., top:bottom, left:right]
         inner = slice(rows.first, rows.last)
         margins = [
             (slice(0, rows.first), slice(None)),
@@ -65,18 +64,13 @@ def gather(
     else:
         margins = [(slice(None), slice(None))]
     for down, across in margins:
-        _look_up(tile[..., down, across], image, rows.sources[down], columns.sources[across], cval)
+        index = (..., rows.sources[down, None], columns.sources[across])
+        tile[..., down, across] = image[index]
+    if rows.outside:
+        tile[..., rows.sources == CVAL, :] = cval
+    if columns.outside:
+        tile[..., columns.sources == CVAL] = cval
     return tile
-
-
-def _look_up(
-    margin: np.ndarray, image: np.ndarray, rows: np.ndarray, columns: np.ndarray, cval: Any
-) -> None:
-    if margin.size == 0:
-        return
-    margin[...] = image[..., rows[:, None], columns]
-    margin[..., rows == CVAL, :] = cval
-    margin[..., columns == CVAL] = cval
 
 
 def store(target: np.ndarray, values: np.ndarray) -> None:
@@ -86,3 +80,17 @@ def store(target: np.ndarray, values: np.ndarray) -> None:
     elif target.dtype.kind == "b":
         values = values != 0
     np.copyto(target, values, casting="unsafe")
+
+
+def windows(tile: np.ndarray, rows: IndexTable, columns: IndexTable, window: Window) -> np.ndarray:
+    """View a gathered tile as (kh, kw, …, H_out, W_out), one shifted image per tap."""
+    *outer, down, across = tile.strides
+    shape = (window.rows.taps, window.columns.taps, *tile.shape[:-2], *window.output_shape)
+    strides = (
+        down * rows.dilation,
+        across * columns.dilation,
+        *outer,
+        down * rows.stride,
+        across * columns.stride,
+    )
+    return np.ndarray(shape, tile.dtype, tile, strides=strides)

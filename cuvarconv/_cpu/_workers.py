@@ -118,6 +118,12 @@ def for_each(
 
     The first exception, Ctrl-C included, stops all of them after the block at hand.
     """
+    helpers = min(get_workers(), len(blocks), most_workers) - 1
+    if helpers < 1:
+        with np.errstate(all="ignore"):
+            for block in blocks:
+                function(block)
+        return
     pending = iter(blocks)
     lock = threading.Lock()
     stop = threading.Event()
@@ -135,10 +141,6 @@ def for_each(
             stop.set()
             raise
 
-    helpers = min(get_workers(), len(blocks), most_workers) - 1
-    if helpers < 1:
-        drain()
-        return
     futures = [_submit(drain, helpers) for _ in range(helpers)]
     try:
         drain()

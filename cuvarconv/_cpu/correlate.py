@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks
+from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks, windows
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -14,6 +14,7 @@ from cuvarconv._window import Window
 # (20 µs) for two threads not to queue at the interpreter lock.
 _BLOCK = 1 << 16  # outputs
 _TILE = 1 << 19  # pixels under their windows
+_AT_ONCE = 1 << 15  # products; below, the calls cost more than the arithmetic
 
 
 def correlate(
@@ -33,39 +34,45 @@ def correlate(
     dtype = accumulator_dtype(dtype)
 
     def block(where: Where) -> None:
-        store(output[where], _block_sum(input, weights, where, window, dtype, conjugate))
+        *batch, down, across = where
+        taps = weights[(slice(None), slice(None), *matching(weights, where))]
+        planes = input[tuple(batch)]
+        total = _block_sum(planes, taps, window.part(down, across), dtype, conjugate)
+        store(output[where], total)
 
     most_workers = WORKSPACE // ((_TILE + 4 * _BLOCK) * dtype.itemsize)
     for_each(block, blocks(output.shape, _BLOCK), most_workers=most_workers)
 
 
 def _block_sum(
-    input: np.ndarray,
-    weights: np.ndarray,
-    where: Where,
-    window: Window,
-    dtype: np.dtype,
-    conjugate: bool,
+    planes: np.ndarray, weights: np.ndarray, window: Window, dtype: np.dtype, conjugate: bool
 ) -> np.ndarray:
-    *batch, down, across = where
-    planes = input[tuple(batch)]
-    weights = weights[(slice(None), slice(None), *matching(weights, where))]
-    part = window.part(down, across)
-    shape = (*planes.shape[:-2], *part.output_shape)
-    total, row_sum, product = (np.empty(shape, dtype) for _ in range(3))
-    total[...] = 0
-    for row_taps, column_taps in tap_chunks(part, planes[..., 0, 0].size, _TILE):
-        chunk = part.taps(row_taps, column_taps)
+    """Sum each row of taps, then the rows."""
+    total = np.zeros((*planes.shape[:-2], *window.output_shape), dtype)
+    at_once = total.size * window.rows.taps * window.columns.taps <= _AT_ONCE
+    for row_taps, column_taps in tap_chunks(window, planes[..., 0, 0].size, _TILE):
+        chunk = window.taps(row_taps, column_taps)
         rows, columns = chunk.rows.table(), chunk.columns.table()
-        tile = gather(planes, rows, columns, part.cval, dtype)
-        for m, row_weights in enumerate(weights[row_taps, column_taps]):
-            for n, tap in enumerate(row_weights):
-                pixels = tile[..., rows.outputs(m), columns.outputs(n)]
-                tap = np.conjugate(tap, dtype=dtype) if conjugate else tap.astype(dtype, copy=False)
-                if n == 0:
-                    np.multiply(pixels, tap, out=row_sum)
-                else:
-                    np.multiply(pixels, tap, out=product)
-                    np.add(row_sum, product, out=row_sum)
-            np.add(total, row_sum, out=total)
+        pixels = windows(gather(planes, rows, columns, window.cval, dtype), rows, columns, chunk)
+        taps = weights[row_taps, column_taps]
+        if at_once:
+            products = np.multiply(pixels, _converted(taps, dtype, conjugate))
+            total += np.add.reduce(np.add.reduce(products, axis=1), axis=0)
+        else:
+            for row_pixels, row in zip(pixels, taps, strict=True):
+                total += _row_sum(row_pixels, row, dtype, conjugate)
     return total
+
+
+def _row_sum(pixels: np.ndarray, taps: np.ndarray, dtype: np.dtype, conjugate: bool) -> np.ndarray:
+    result = np.multiply(pixels[0], _converted(taps[0], dtype, conjugate))
+    product = np.empty_like(result)
+    for shifted, tap in zip(pixels[1:], taps[1:], strict=True):
+        np.multiply(shifted, _converted(tap, dtype, conjugate), out=product)
+        np.add(result, product, out=result)
+    return result
+
+
+def _converted(taps: np.ndarray, dtype: np.dtype, conjugate: bool) -> np.ndarray:
+    taps = taps.astype(dtype, copy=False)
+    return taps.conj() if conjugate else taps

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks
+from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks, windows
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -85,27 +85,22 @@ def _block_sum(
     _, groups, outputs, _, channels = matrices.shape
     parts = modulation.shape[3]
     images = (*planes.shape[:-3], *window.output_shape)
-    pixels = math.prod(images)
-    total = np.zeros((groups, outputs, pixels), dtype)
-    columns_at_once = max(1, 2 * _BLOCK // max(1, groups * channels * pixels))
+    pixel_count = math.prod(images)
+    total = np.zeros((groups, outputs, pixel_count), dtype)
+    columns_at_once = max(1, 2 * _BLOCK // max(1, groups * channels * pixel_count))
     for row_taps, column_taps in tap_chunks(
         window, planes[..., 0, 0].size, _BLOCK, most_columns=columns_at_once
     ):
         chunk = window.taps(row_taps, column_taps)
-        rows, across = chunk.rows.table(), chunk.columns.table()
-        tile = np.moveaxis(gather(planes, rows, across, window.cval, dtype), -3, 0)
-        tile = tile.reshape(groups, parts, channels // parts, *tile.shape[1:])
+        tables = chunk.rows.table(), chunk.columns.table()
+        tile = gather(planes, *tables, window.cval, dtype)
+        pixels = np.moveaxis(windows(tile, *tables, chunk), -3, 2)
+        pixels = pixels.reshape(*pixels.shape[:2], groups, parts, channels // parts, *images)
         columns = np.empty((groups, chunk.columns.taps, parts, channels // parts, *images), dtype)
-        for m in range(chunk.rows.taps):
-            for n in range(chunk.columns.taps):
-                factor = modulation[row_taps.start + m, column_taps.start + n]
-                np.multiply(
-                    tile[..., rows.outputs(m), across.outputs(n)],
-                    factor.astype(dtype, copy=False),
-                    out=columns[:, n],
-                )
-            matrix = matrices[row_taps.start + m, :, :, column_taps]
-            total += np.matmul(
-                matrix.reshape(groups, outputs, -1), columns.reshape(groups, -1, pixels)
-            )
+        for m, row_pixels in enumerate(pixels, start=row_taps.start):
+            for n, shifted in enumerate(row_pixels):
+                factor = modulation[m, column_taps.start + n].astype(dtype, copy=False)
+                np.multiply(shifted, factor, out=columns[:, n])
+            matrix = matrices[m, :, :, column_taps].reshape(groups, outputs, -1)
+            total += np.matmul(matrix, columns.reshape(groups, -1, pixel_count))
     return total.reshape(groups * outputs, *images)

@@ -81,9 +81,7 @@ def merged(axes: list[BatchAxis]) -> list[BatchAxis]:
     """Join axes that can be walked as one, the longest first; axes of length 1 are dropped."""
     result: list[BatchAxis] = []
     kept = [axis for axis in axes if axis.length > 1]
-    for axis in sorted(
-        kept, key=lambda axis: [abs(stride) for stride in axis.strides], reverse=True
-    ):
+    for axis in sorted(kept, key=lambda axis: [abs(stride) for stride in axis.strides], reverse=True):
         if result and result[-1].strides == tuple(axis.length * stride for stride in axis.strides):
             outer = result.pop()
             axis = BatchAxis(outer.length * axis.length, axis.strides)
@@ -91,9 +89,7 @@ def merged(axes: list[BatchAxis]) -> list[BatchAxis]:
     return sorted(result, key=lambda axis: axis.length, reverse=True)
 
 
-def launches(
-    classes: list[list[BatchAxis]], most: tuple[int, ...], operands: int
-) -> Iterator[Batch]:
+def launches(classes: list[list[BatchAxis]], most: tuple[int, ...], operands: int) -> Iterator[Batch]:
     """Walk all batch axes: of each class of axes the longest in the kernel, the others here.
 
     A launch takes at most ``most[k]`` entries along the axis of class k.
@@ -105,8 +101,7 @@ def launches(
         for starts in itertools.product(*runs):
             walked = [*zip(outside, index, strict=True), *zip(inside, starts, strict=True)]
             bases = tuple(
-                sum(axis.strides[operand] * at for axis, at in walked)
-                for operand in range(operands)
+                sum(axis.strides[operand] * at for axis, at in walked) for operand in range(operands)
             )
             cut = tuple(
                 BatchAxis(min(axis.length - start, limit), axis.strides)

@@ -28,15 +28,11 @@ _SHARED_WITHOUT_ASKING = 48 << 10
 @cupy.memoize(for_each_device=True)
 def _function(source: str, expression: str) -> Any:
     """Compile one instantiation, or load it from CuPy's disk cache."""
-    module = cupy.RawModule(
-        code=kernel_source(source), options=OPTIONS, name_expressions=(expression,)
-    )
+    module = cupy.RawModule(code=kernel_source(source), options=OPTIONS, name_expressions=(expression,))
     try:
         return module.get_function(expression)
     except cupy.cuda.compiler.CompileException as error:
-        raise RuntimeError(
-            f"kernels/{source}.cu: {expression} does not compile:\n{error}"
-        ) from error
+        raise RuntimeError(f"kernels/{source}.cu: {expression} does not compile:\n{error}") from error
 
 
 def launch(
@@ -49,6 +45,7 @@ def launch(
     kernel((blocks,), (threads,), arguments, shared_mem=shared)
 
 
+@cupy.memoize(for_each_device=True)
 def shared_memory_per_block() -> int:
     """Return the bytes of shared memory that a block may ask for on the current device."""
     return cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]

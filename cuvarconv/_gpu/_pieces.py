@@ -97,9 +97,7 @@ def _gathered(piece: Piece, dtype: np.dtype) -> Piece:
         if outside.size:
             index = cupy.asarray(outside)
             image[(..., index, slice(None)) if axis == -2 else (..., index)] = piece.window.cval
-    window = replace(
-        piece.window, rows=piece.window.rows.gathered(), columns=piece.window.columns.gathered()
-    )
+    window = replace(piece.window, rows=piece.window.rows.gathered(), columns=piece.window.columns.gathered())
     return replace(piece, image=image, window=window)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +64,7 @@ def correlate(
     call = Piece(in_elements(input), in_elements(weights), output, window)
     for piece in pieces(call, dtype, batch=output.ndim - 2):
         shared, own = _batch_axes(piece)
-        plan = _plan(piece.window, shared[0].length if shared else 1, dtype)
+        plan = _plan(piece.window, shared[0].length if shared else 1, dtype, shared_memory_per_block())
         blocks_per_group = plan.tiles(piece.window) * -(-_MOST_PLANES // plan.planes)
         most_groups = max(1, MOST_BLOCKS // blocks_per_group)
         for batch in launches([own, shared], (most_groups, _MOST_PLANES), operands=3):
@@ -85,16 +86,16 @@ class _Plan:
     planes: int
     lanes: int
     vector: int
-    rows_by_tap: bool
-    columns_by_tap: bool
     row_taps: int
     column_taps: int
+    rows_by_tap: bool
+    columns_by_tap: bool
     pitch: int
     shared: int
 
     @property
     def threads(self) -> int:
-        return 128 if self.planes == 16 else 256
+        return _threads(self.planes)
 
     def tiles(self, window: Window) -> int:
         height, width = window.output_shape
@@ -102,24 +103,28 @@ class _Plan:
         return -(-height // down) * -(-width // across)
 
 
-def _plan(window: Window, planes: int, dtype: np.dtype) -> _Plan:
+@functools.lru_cache(maxsize=512)
+def _plan(window: Window, planes: int, dtype: np.dtype, shared_limit: int) -> _Plan:
+    """Choose the largest tile that fits: all taps, else fewer rows of taps, else fewer columns."""
     number = accumulator_dtype(dtype)
     per_block = next((count for count in PLANES if planes <= count), PLANES[-1])
     vector = 16 // number.itemsize
     lanes = LANES[0] if window.columns.length <= LANES[0] * vector else LANES[1]
-    threads = 128 if per_block == 16 else 256
-    held = min(planes, per_block) * number.itemsize
-    limit = min(_SHARED[per_block], shared_memory_per_block())
+    limit = min(_SHARED[per_block], shared_limit)
+    held = min(planes, per_block) * number.itemsize * vector
     for rows, columns, rows_by_tap, columns_by_tap in _chunks(window):
-        tile_rows = _entries(window.rows, threads // lanes, rows, rows_by_tap)
+        tile_rows = _entries(window.rows, _threads(per_block) // lanes, rows, rows_by_tap)
         tile_columns = _entries(window.columns, lanes * vector, columns, columns_by_tap)
         pitch = _pitch(tile_columns, vector, lanes, number)
-        shared = held * tile_rows * vector * pitch
-        if shared <= limit:
-            break
-    return _Plan(
-        per_block, lanes, vector, rows_by_tap, columns_by_tap, rows, columns, pitch, shared
-    )
+        chunk = (rows, columns, rows_by_tap, columns_by_tap)
+        plan = _Plan(per_block, lanes, vector, *chunk, pitch, held * tile_rows * pitch)
+        if plan.shared <= limit:
+            return plan
+    raise AssertionError("one tap at a time fits on every device")
+
+
+def _threads(planes: int) -> int:
+    return 128 if planes == 16 else 256
 
 
 def _chunks(window: Window) -> Iterator[tuple[int, int, bool, bool]]:

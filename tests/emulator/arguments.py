@@ -128,9 +128,7 @@ def pack(kernel_name, parameters, values):
         an array that the kernel may write overlaps another.
     """
     if len(values) != len(parameters):
-        raise KernelError(
-            f"{kernel_name}: {len(values)} arguments for {len(parameters)} parameters"
-        )
+        raise KernelError(f"{kernel_name}: {len(values)} arguments for {len(parameters)} parameters")
     packed = Packed([], [], [])
     for position, (value, parameter) in enumerate(zip(values, parameters, strict=True)):
         where = f"{kernel_name}: argument {position}"
@@ -153,9 +151,7 @@ def _pack_pointer(where, position, parameter, value):
     if not isinstance(value, ndarray):
         raise KernelError(f"{where}: {type(value).__name__} for a parameter {parameter}")
     if value.device.id != current_device():
-        raise KernelError(
-            f"{where}: array on device {value.device.id}, launch on device {current_device()}"
-        )
+        raise KernelError(f"{where}: array on device {value.device.id}, launch on device {current_device()}")
     if not parameter.accepts(value.dtype, by_value=False):
         raise KernelError(f"{where}: dtype {value.dtype} for a parameter {parameter}")
     address = value.data.ptr
@@ -174,9 +170,7 @@ def _element_mask(host, low, high):
         return None
     mask = np.zeros(high - low, np.uint8)
     start = host.__array_interface__["data"][0] - low
-    elements = np.lib.stride_tricks.as_strided(
-        mask[start:], (*host.shape, host.itemsize), (*host.strides, 1)
-    )
+    elements = np.lib.stride_tricks.as_strided(mask[start:], (*host.shape, host.itemsize), (*host.strides, 1))
     elements[...] = 1
     return None if mask.all() else mask
 

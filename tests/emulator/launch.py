@@ -309,9 +309,7 @@ def _check_tuple(name, sizes):
 class RawModule:
     """Stands in for ``cupy.RawModule``."""
 
-    def __init__(
-        self, code=None, *, path=None, options=(), backend="nvrtc", name_expressions=None, **others
-    ):
+    def __init__(self, code=None, *, path=None, options=(), backend="nvrtc", name_expressions=None, **others):
         if (code is None) == (path is None):
             raise TypeError("Exactly one of `code` and `path` keyword arguments must be given.")
         if not isinstance(options, tuple):

@@ -51,8 +51,7 @@ def test_processes_share_the_cache(tmp_path):
     command = [sys.executable, "-c", code, str(Path(emulator.__file__).parents[1])]
     environment = {**os.environ, "CUVARCONV_EMULATOR_CACHE": str(tmp_path)}
     processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
+        subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     outputs = {process.communicate()[0].strip() for process in processes}
     assert all(process.returncode == 0 for process in processes)

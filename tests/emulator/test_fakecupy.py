@@ -226,9 +226,7 @@ def test_devices(x):
     assert (x.device.id, y.device.id, y[1:].device.id) == (0, 1, 1)
     assert y.__dlpack_device__() == (2, 1)
     assert not cupy.shares_memory(x, y)
-    with pytest.raises(
-        ValueError, match=r"resides \(1\) is different from the current device \(0\)"
-    ):
+    with pytest.raises(ValueError, match=r"resides \(1\) is different from the current device \(0\)"):
         x + y
     with pytest.raises(fakedevice.CUDARuntimeError):
         cupy.cuda.Device(2)
