@@ -204,19 +204,20 @@ def _module_of(library: str) -> Any:
 
 
 def _view(name: str, array: Any, home: Home) -> Any:
-    if home.device is not None:
-        return home.backend.view(name, array)
-    if home.library == "numpy" or not hasattr(array, "__dlpack__") or isinstance(array, np.generic):
-        return _asarray(name, array)
+    given, array = array, resolved(array)
     if name == "output" and home.library == "jax":
         raise TypeError("output: JAX arrays are immutable; leave output out and use the result")
-    if name == "output" and resolved(array) is not array:
+    if name == "output" and array is not given:
         raise TypeError(
             "output: a tensor with pending conjugation or negation cannot be written in place; "
             "pass output.resolve_conj().resolve_neg()"
         )
+    if home.device is not None:
+        return home.backend.view(name, array)
+    if home.library == "numpy" or not hasattr(array, "__dlpack__") or isinstance(array, np.generic):
+        return _asarray(name, array)
     try:
-        return np.from_dlpack(resolved(array))
+        return np.from_dlpack(array)
     except Exception as error:
         raise TypeError(
             f"{name}: NumPy cannot read this {home.library} array through DLPack ({error}); "

@@ -208,7 +208,7 @@ def _filter(
         kernels_last = align("weights", kernels, tuple(shape), order)
         result_dtype = call.output_dtype(filter_dtype(images.dtype, kernels.dtype))
         dtype = computing_dtype((images.dtype, kernels.dtype), result_dtype)
-        check_cval(cval, dtype)
+        check_cval(window.cval, images.dtype)
         result = call.target(tuple(shape), result_dtype)
         call.home.backend.correlate(
             images.transpose(order),

@@ -105,7 +105,7 @@ def _native(dtype: np.dtype) -> np.dtype:
     return dtype.newbyteorder("=")
 
 
-def check_cval(cval: Any, computing: np.dtype) -> None:
+def check_cval(cval: Any, image: np.dtype) -> None:
     """Refuse a `cval` that is complex where the data are real."""
-    if np.iscomplexobj(cval) and computing.kind != "c":
+    if np.iscomplexobj(cval) and image.kind != "c":
         raise TypeError(f"cval: expected a real number for real data, got {cval!r}")

@@ -117,8 +117,11 @@ def modulated_correlate(
         dtypes = (images.dtype, kernels.dtype, factors.dtype)
         result_dtype = call.output_dtype(product_dtype(dtypes))
         dtype = computing_dtype(dtypes, result_dtype)
-        check_cval(cval, dtype)
+        check_cval(window.cval, images.dtype)
         result = call.target((*images.shape[:-3], outputs, *window.output_shape), result_dtype)
+        if images.shape[-3] == 0:
+            result[...] = 0
+            return call.deliver(result)
         call.home.backend.modulated_correlate(
             images,
             kernels,

@@ -264,7 +264,7 @@ def _number(name: str, value: Any) -> complex:
     if type(value) is float:
         return value
     try:
-        if isinstance(value, str | bytes) or getattr(value, "ndim", 0):
+        if isinstance(value, str | bytes) or np.ndim(value):
             raise TypeError
         number = complex(value)
     except (TypeError, ValueError, OverflowError):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import zlib
 
 import emulator
 import numpy as np
@@ -24,6 +25,18 @@ NO_LAUNCH = "no_launch(reason): on CUDA the test launches no kernel (errors, emp
 
 def pytest_configure(config):
     config.addinivalue_line("markers", NO_LAUNCH)
+
+
+PASSED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Let fixtures see whether their test has passed."""
+    report = yield
+    if call.when == "call":
+        item.stash[PASSED] = report.passed
+    return report
 
 
 class Backend:
@@ -94,14 +107,41 @@ def cuda_backend():
     return CudaBackend(emulator.install())
 
 
+@pytest.fixture(scope="session")
+def instantiations(cuda_backend):
+    """Every kernel that the library may launch; on the emulator they are built together."""
+    from cuvarconv._gpu._instantiations import instantiations
+    from cuvarconv._gpu._sources import kernel_source
+
+    by_source = instantiations()
+    if cuda_backend.is_emulated:
+        from emulator import launch
+
+        for source, names in by_source.items():
+            launch.batch(kernel_source(source), names)
+        launch.prebuild()
+    return {name for names in by_source.values() for name in names}
+
+
 @pytest.fixture(params=["numpy", "cuda"])
 def xp(request):
-    """One backend after the other; on CUDA, fails where the test has launched no kernel."""
+    """One backend after the other; on CUDA, fails where the test has launched no kernel.
+
+    On the emulator the threads run forward, backward or shuffled, by the name of the test.
+    """
     if request.param == "numpy":
         yield Backend()
         return
     backend = request.getfixturevalue("cuda_backend")
+    known = request.getfixturevalue("instantiations")
+    if backend.is_emulated:
+        from emulator import launch
+
+        orders = ("forward", "backward", 7)
+        launch.configure(order=orders[zlib.crc32(request.node.name.encode()) % len(orders)])
     with emulator.recording() as launches:
         yield backend
-    if request.node.get_closest_marker("no_launch") is None:
+    assert set(launches.names) <= known
+    passed = request.node.stash.get(PASSED, False)
+    if passed and request.node.get_closest_marker("no_launch") is None:
         assert launches, "the test has launched no kernel"

@@ -114,7 +114,7 @@ def modulated_correlate(x, w, d, mode="reflect", cval=0.0, origin=0, *, stride=1
     wide = _wide(x, w, d, cval)
     d = d.reshape(d.shape[:2] + (1,) * (x.ndim - d.ndim + 2) + d.shape[2:])
     entries, channels = d.shape[-3], x.shape[-3]
-    y = np.zeros(x.shape[:-3] + (outputs, *taps.shape), wide)
+    y = np.zeros((*x.shape[:-3], outputs, *taps.shape), wide)
     d = np.broadcast_to(d, (*d.shape[:2], *x.shape[:-3], entries, *taps.shape)).astype(wide)
     for i, j, m, n, pixel in taps:
         for o, c in itertools.product(range(outputs), range(per_group)):

@@ -280,7 +280,7 @@ def test_integers_wrap_around(xp, dtype):
     factors = np.array([[-3.5]]), np.array([[70001.0]])
     for k in factors:
         result = correlated(xp, x, k)
-        exact = [int(math.trunc(float(value) * k.item())) for value in x.ravel()]
+        exact = [math.trunc(float(value) * k.item()) for value in x.ravel()]
         bits = np.iinfo(dtype).bits
         wrapped = np.array([value % 2**bits for value in exact], f"uint{bits}").view(dtype)
         assert_equal(result, wrapped[None])

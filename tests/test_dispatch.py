@@ -247,14 +247,14 @@ UNREADABLE = {
 
 @pytest.mark.parametrize("name", UNREADABLE)
 def test_tensors_that_have_no_memory_to_read(name):
-    with pytest.raises(TypeError, match="^input: .*DLPack"):
+    with pytest.raises(TypeError, match=r"^input: .*DLPack"):
         cuvarconv.correlate(UNREADABLE[name](), make("torch", K[..., 0, 0]))
-    with pytest.raises(TypeError, match="^weights: .*DLPack"):
+    with pytest.raises(TypeError, match=r"^weights: .*DLPack"):
         cuvarconv.correlate(make("torch", X), UNREADABLE[name]())
 
 
 def test_tensors_under_vmap_are_refused():
-    with pytest.raises(TypeError, match="^input: "):
+    with pytest.raises(TypeError, match=r"^input: "):
         torch.func.vmap(lambda x: cuvarconv.correlate(x, make("torch", K)))(make("torch", X))
 
 
@@ -262,7 +262,7 @@ def test_tensors_under_grad_are_refused():
     def loss(x):
         return cuvarconv.correlate(x, make("torch", K)).sum()
 
-    with pytest.raises(TypeError, match="^input: "):
+    with pytest.raises(TypeError, match=r"^input: "):
         torch.func.grad(loss)(make("torch", X))
 
 
@@ -271,7 +271,7 @@ def test_fake_tensors_are_refused():
 
     with FakeTensorMode():
         x = torch.ones(2, 6, 7)
-    with pytest.raises(TypeError, match="^input: "):
+    with pytest.raises(TypeError, match=r"^input: "):
         cuvarconv.correlate(x, make("torch", K))
 
 
@@ -280,7 +280,7 @@ def test_fake_tensors_are_refused():
 
 def test_output_cannot_be_a_jax_array():
     x, k = make("jax", X), make("jax", K)
-    with pytest.raises(TypeError, match="^output: JAX arrays are immutable"):
+    with pytest.raises(TypeError, match=r"^output: JAX arrays are immutable"):
         cuvarconv.correlate(x, k, jax.numpy.zeros((2, 6, 7)))
 
 
@@ -289,13 +289,13 @@ def test_tracers_are_refused(transform):
     def function(x):
         return cuvarconv.correlate(x, make("jax", K)).sum()
 
-    with pytest.raises(TypeError, match=f"^input: a JAX tracer .*{transform}"):
+    with pytest.raises(TypeError, match=rf"^input: a JAX tracer .*{transform}"):
         getattr(jax, transform)(function)(make("jax", X))
 
 
 def test_tracer_as_weights():
     x = make("jax", X)
-    with pytest.raises(TypeError, match="^weights: a JAX tracer"):
+    with pytest.raises(TypeError, match=r"^weights: a JAX tracer"):
         jax.jit(lambda k: cuvarconv.correlate(x, k))(make("jax", K))
 
 
@@ -358,7 +358,7 @@ class Stub:
 @pytest.mark.parametrize("name", ["input", "weights", "output"])
 def test_unknown_devices(name, device, says):
     arrays = {"input": X, "weights": K, "output": np.zeros((2, 6, 7), np.float32)}
-    with pytest.raises(TypeError, match=f"^{name}: .*{says}.*expected host memory or a CUDA device"):
+    with pytest.raises(TypeError, match=rf"^{name}: .*{says}.*expected host memory or a CUDA device"):
         cuvarconv.correlate(**arrays | {name: Stub(arrays[name], device)})
     assert not arrays["output"].any()
 

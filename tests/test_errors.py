@@ -322,10 +322,8 @@ def test_wrong_call(xp, call):
     if xp.name == "cuda" and call.host_only:
         pytest.skip(f"host arrays only: {call.host_only}")
     arguments = base(call.function) | call.changes
-    if type(arguments["output"]) is not np.ndarray:
-        before = None
-    else:
-        before = arguments["output"].copy()
+    output = arguments["output"]
+    before = output.copy() if type(output) is np.ndarray else None
     for name in ("input", "weights", "modulation", "output"):
         if type(arguments.get(name)) is np.ndarray and not call.host_only:
             arguments[name] = xp.asarray(arguments[name])

@@ -1,9 +1,12 @@
 """The NumPy backend as a guest in its process: memory, threads, interrupts and forks."""
 
 import math
+import os
+import signal
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
@@ -243,6 +246,42 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
         assert_equal(getattr(cuvarconv, function)(*operands), expected)
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has no pthread_kill")
+@pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
+def test_ctrl_c_while_waiting_for_the_other_threads(monkeypatch, function):
+    module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
+    running, sent, store, main = [], [], module.store, threading.main_thread().ident
+
+    def slow(*arguments):
+        running.append(None)
+        if threading.get_ident() != main and not sent:
+            sent.append(None)
+            time.sleep(0.3)  # by then the main thread waits
+            signal.pthread_kill(main, signal.SIGINT)
+            time.sleep(0.1)
+        store(*arguments)
+        running.pop()
+
+    monkeypatch.setattr(module, "store", slow)
+    with cuvarconv.set_workers(3), pytest.raises(KeyboardInterrupt):
+        getattr(cuvarconv, function)(*CALLS[function]())
+    assert sent
+    assert not running
+
+
+@pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
+def test_no_more_threads_to_be_had(monkeypatch, function):
+    operands = CALLS[function]()
+    expected = getattr(cuvarconv, function)(*operands)
+
+    def refuse(*arguments, **keywords):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    with cuvarconv.set_workers(3):
+        assert_equal(getattr(cuvarconv, function)(*operands), expected)
+
+
 def python(code, *arguments):
     """Run code in a fresh interpreter, warnings as errors; its standard output."""
     command = [sys.executable, "-W", "error", "-c", code, *arguments]
@@ -256,9 +295,10 @@ import os, signal, sys, threading, time
 import numpy as np
 import cuvarconv, threadpoolctl
 x, w, d = (np.ones(shape, np.float32) for shape in ((32, 256, 256), (32, 32, 5, 5), (5, 5, 256, 256)))
+output = np.empty_like(x)
 calls = {
-    "correlate": lambda: cuvarconv.correlate(x, d),
-    "modulated_correlate": lambda: cuvarconv.modulated_correlate(x, w, d),
+    "correlate": lambda: cuvarconv.correlate(x, d, output),
+    "modulated_correlate": lambda: cuvarconv.modulated_correlate(x, w, d, output),
 }
 call = calls[sys.argv[1]]
 blas = lambda: [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
@@ -269,7 +309,9 @@ before = blas()
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no kill")
 @pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
 def test_ctrl_c(function):
-    code = SETUP + """
+    code = (
+        SETUP
+        + """
 for delay in (0.01, 0.05, 0.1, 0.2):
     threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
     try:
@@ -277,22 +319,26 @@ for delay in (0.01, 0.05, 0.1, 0.2):
             with cuvarconv.set_workers(3):
                 call()
     except KeyboardInterrupt:
-        pass
-    start = time.perf_counter()
+        output[...] = 0
+    time.sleep(0.05)
+    assert not output.any(), "a thread still writes"
     assert blas() == before
     expected = {"correlate": 25, "modulated_correlate": 800}[sys.argv[1]]
     assert (call() == expected).all()
 print("fine")
 """
+    )
     assert python(code, function) == "fine\n"
 
 
-@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system cannot fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 @pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "during a call"])
 def test_fork(function, busy):
     """A child process makes its own threads, also where the parent was inside of a call."""
-    code = SETUP.replace("import os,", "import warnings; warnings.simplefilter('ignore'); import os,") + """
+    code = (
+        SETUP.replace("import os,", "import warnings; warnings.simplefilter('ignore'); import os,")
+        + """
 with cuvarconv.set_workers(2):
     expected = call()
     if sys.argv[2] == "True":
@@ -319,16 +365,20 @@ with cuvarconv.set_workers(2):
     assert blas() == before
 print("fine")
 """
+    )
     assert python(code, function, str(busy)) == "fine\n"
 
 
 @pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
 def test_calls_at_exit(function):
-    code = SETUP + """
+    code = (
+        SETUP
+        + """
 import atexit
 def late():
     with cuvarconv.set_workers(3):
         print(call().shape)
 atexit.register(late)
 """
+    )
     assert python(code, function) == "(32, 256, 256)\n"

@@ -7,7 +7,7 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
@@ -124,53 +124,98 @@ def for_each(
             for block in blocks:
                 function(block)
         return
-    pending = iter(blocks)
-    lock = threading.Lock()
-    stop = threading.Event()
-
-    def drain() -> None:
-        try:
-            with np.errstate(all="ignore"):
-                while not stop.is_set():
-                    with lock:
-                        block = next(pending, None)
-                    if block is None:
-                        return
-                    function(block)
-        except BaseException:
-            stop.set()
-            raise
-
-    futures = [_submit(drain, helpers) for _ in range(helpers)]
+    crew = _Crew(function, blocks)
     try:
-        drain()
-    finally:
-        wait(futures)
-    for future in futures:
-        future.result()
+        for _ in range(helpers):
+            _submit(crew.help, helpers)
+        crew.work()
+        crew.finish()
+    except BaseException:  # Ctrl-C comes anywhere: leave no thread behind that still writes
+        crew.finish()
+        raise
+    if crew.errors:
+        raise crew.errors.pop(0)
 
 
-def _submit(task: Callable[[], None], size: int) -> Any:
-    while True:
+class _Crew:
+    """The threads that share the blocks of one call."""
+
+    def __init__(self, function: Callable[[Block], None], blocks: Sequence[Block]) -> None:
+        self.errors: list[BaseException] = []
+        self._function, self._pending = function, iter(blocks)
+        self._state = threading.Condition()  # guards what follows, and the blocks
+        self._closed = False
+        self._helping = 0
+
+    def work(self) -> None:
+        """Take block after block, until there are none or someone has failed."""
+        with np.errstate(all="ignore"):
+            while True:
+                with self._state:
+                    block = None if self._closed else next(self._pending, None)
+                if block is None:
+                    return
+                self._function(block)
+
+    def help(self) -> None:
+        """Work in a thread of the pool, unless that starts too late."""
+        with self._state:
+            if self._closed:
+                return
+            self._helping += 1
         try:
-            return _pool.executor(size).submit(task)
-        except RuntimeError:  # replaced by a larger pool between the two calls
-            if threading.main_thread().is_alive():
-                continue
-            raise
+            self.work()
+        except BaseException as error:  # raised again by the caller's thread
+            self.errors.append(error)
+            self._closed = True
+        finally:
+            with self._state:
+                self._helping -= 1
+                self._state.notify_all()
+
+    def finish(self) -> None:
+        """Give out no more blocks, and wait for those at hand."""
+        with self._state:
+            self._closed = True
+            self._state.wait_for(lambda: self._helping == 0)
+
+
+def _submit(task: Callable[[], None], size: int) -> None:
+    """Give the pool a task, unless no thread can be had, as at the interpreter's exit."""
+    previous = None
+    while (executor := _pool.executor(size)) is not previous:
+        try:
+            executor.submit(task)
+            return
+        except RuntimeError:  # perhaps replaced by a larger pool between the two calls
+            previous = executor
 
 
 class _SerialBlas:
     """BLAS kept to one thread while any call is inside: the blocks are what runs in parallel."""
 
     def __init__(self) -> None:
+        self._forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave)
+
+    def _forget(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
         self._limiter: Any = None
 
+    def _leave(self) -> None:
+        """In a child process, end the limits of calls that its parent was inside of."""
+        limiter = self._limiter if self._inside else None
+        self._forget()
+        if limiter is not None:
+            _take_control()
+            limiter.restore_original_limits()
+
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
+                _take_control()
                 self._limiter = _threadpools().limit(limits=1, user_api="blas")
             self._inside += 1
 
@@ -178,6 +223,7 @@ class _SerialBlas:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
+                _take_control()
                 self._limiter.restore_original_limits()
 
 
@@ -189,3 +235,15 @@ def _threadpools() -> Any:
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
+
+
+def _take_control() -> None:
+    """Let this thread set the threads of OpenBLAS.
+
+    threadpoolctl 3.8 ignores all threads but the first one that does, while here the last call to
+    leave, in any thread, ends the limit.
+    """
+    from threadpoolctl import OpenBLASController
+
+    if hasattr(OpenBLASController, "clear_controlling_thread"):
+        OpenBLASController.clear_controlling_thread(force=True)

@@ -59,6 +59,8 @@ def pieces(call: Piece, dtype: np.dtype, *, batch: int) -> Iterator[Piece]:
     Arrays of another dtype are converted block by block, with their first `batch` axes and the
     image axes cut as far as the workspace asks for.
     """
+    if call.output.size == 0:
+        return
     for where in _cut(call, dtype, batch):
         piece = call.block(where, batch)
         target = piece.output

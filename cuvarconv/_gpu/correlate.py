@@ -37,16 +37,6 @@ _SHARED = {
 _MOST_PLANES = 1 << 24
 
 
-def instantiations() -> list[str]:
-    """List every kernel that `correlate` can ask for."""
-    return [
-        f"correlate<{number}, {planes}, {lanes}>"
-        for number in CPP_TYPES.values()
-        for planes in PLANES
-        for lanes in LANES
-    ]
-
-
 def correlate(
     input: Any,
     weights: Any,

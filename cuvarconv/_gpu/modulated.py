@@ -28,15 +28,6 @@ _PER_THREAD = 16
 _REPACKED = 16 << 20  # bytes; larger weights are read where they lie
 
 
-def instantiations() -> list[str]:
-    """List every kernel that `modulated_correlate` can ask for."""
-    return [
-        f"modulated_correlate<{number}, {outputs}, {pixels}>"
-        for number in CPP_TYPES.values()
-        for outputs, pixels in TILES
-    ]
-
-
 def modulated_correlate(
     input: Any,
     weights: Any,

@@ -168,6 +168,7 @@ def _element_mask(host, low, high):
     """Return which bytes of the extent belong to elements, or None if all do."""
     if host.flags.forc or not host.size:
         return None
+    host = host[tuple(slice(1) if stride == 0 else slice(None) for stride in host.strides)]
     mask = np.zeros(high - low, np.uint8)
     start = host.__array_interface__["data"][0] - low
     elements = np.lib.stride_tricks.as_strided(mask[start:], (*host.shape, host.itemsize), (*host.strides, 1))

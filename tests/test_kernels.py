@@ -1,0 +1,103 @@
+"""What the CUDA kernels do to memory, counted by the emulator, and how the launcher reports errors."""
+
+import numpy as np
+import pytest
+
+import cuvarconv
+
+
+@pytest.fixture
+def profiled(cuda_backend, instantiations):
+    """Run a call and return its global-memory traffic by source line."""
+    if not cuda_backend.is_emulated:
+        pytest.skip("counts come from the emulator; a GPU's come from its profiler")
+    from emulator import launch
+
+    from cuvarconv._gpu._sources import KERNEL_DIRECTORY
+
+    def run(source, call):
+        with launch.profiling() as lines:
+            call()
+        text = (KERNEL_DIRECTORY / f"{source}.cu").read_text(encoding="utf-8").splitlines()
+        rows = []
+        for row in lines:
+            file, _, number = row.line.rpartition(":")
+            if file.endswith(f"{source}.cu"):
+                rows.append((text[int(number) - 1], row))
+        return rows
+
+    return run
+
+
+def read_by(rows, fragment):
+    """Return the global reads of the source lines that contain `fragment`."""
+    found = [row for line, row in rows if fragment in line and (row.space, row.access) == ("global", "read")]
+    assert found, f"no line with {fragment!r} reads global memory"
+    return found
+
+
+@pytest.mark.parametrize("planes", [1, 3, 16])
+def test_each_kernel_value_is_requested_once_for_all_planes(cuda_backend, profiled, planes):
+    height, width, size = 12, 128, 5
+    x = cuda_backend.asarray(np.ones((planes, height, width), np.float32))
+    k = cuda_backend.asarray(np.ones((size, size, height, width), np.float32))
+    rows = profiled("correlate", lambda: cuvarconv.correlate(x, k))
+    reads = read_by(rows, "from + u * k.n")
+    assert sum(row.bytes for row in reads) == k.nbytes
+    assert sum(row.transactions for row in reads) == k.nbytes // 32  # whole sectors, each once
+    assert all(row.bytes == 16 * 32 * row.requests for row in reads)  # 128-bit loads by whole warps
+
+
+def test_two_blocks_of_planes_request_it_twice(cuda_backend, profiled):
+    x = cuda_backend.asarray(np.ones((17, 4, 128), np.float32))
+    k = cuda_backend.asarray(np.ones((3, 3, 4, 128), np.float32))
+    rows = profiled("correlate", lambda: cuvarconv.correlate(x, k))
+    assert sum(row.bytes for row in read_by(rows, "from + u * k.n")) == 2 * k.nbytes
+
+
+def test_interior_tiles_take_the_vector_path(cuda_backend, profiled):
+    """Of three tiles along a row, the middle one lies inside the image."""
+    x = cuda_backend.asarray(np.ones((1, 4, 384), np.float32))
+    k = cuda_backend.asarray(np.ones((3, 3, 1, 1), np.float32))
+    rows = profiled("correlate", lambda: cuvarconv.correlate(x, k, mode="wrap"))
+    vector, scalar = read_by(rows, "source + left + c"), read_by(rows, "source[column * x.column]")
+    assert all(row.bytes > 4 * 32 * row.requests for row in vector)
+    assert sum(row.bytes for row in vector) >= 10 * 128 * 4  # ten tile rows
+    assert sum(row.bytes for row in scalar) <= 2 * 10 * 130 * 4
+
+
+def test_modulated_patches_stay_out_of_global_memory(cuda_backend, profiled):
+    x = cuda_backend.asarray(np.ones((8, 16, 16), np.float32))
+    w = cuda_backend.asarray(np.ones((8, 8, 3, 3), np.float32))
+    d = cuda_backend.asarray(np.ones((3, 3, 16, 16), np.float32))
+    rows = profiled("modulated", lambda: cuvarconv.modulated_correlate(x, w, d))
+    written = sum(row.bytes for _, row in rows if (row.space, row.access) == ("global", "write"))
+    assert written == 8 * 16 * 16 * 4
+
+
+def test_weights_of_any_size_leave_device_memory_alone(cuda_backend, instantiations):
+    """Mixed dtypes are converted piece by piece, within the workspace of 64 MiB."""
+    if not cuda_backend.is_emulated:
+        pytest.skip("the emulator's memory pool counts its peak")
+    from emulator import launch
+
+    cupy = cuda_backend.module
+    x = cupy.broadcast_to(cupy.ones((1, 1), np.float64), (1 << 11, 1 << 12))
+    k = cupy.broadcast_to(cupy.ones((3, 3), np.float32)[:, :, None, None], (3, 3, 1 << 11, 1 << 12))
+    output = cupy.empty((1 << 11, 1 << 12), np.float32)
+    pool = cupy.get_default_memory_pool()
+    before = pool.peak = pool.used_bytes()
+    with launch.configured(fast=True):
+        cuvarconv.correlate(x, k, output)
+    assert output.min() == output.max() == 9
+    assert before < pool.peak <= before + (64 << 20)
+
+
+def test_a_kernel_that_does_not_compile_is_named(cuda_backend, monkeypatch):
+    from cuvarconv._gpu import _launch
+
+    monkeypatch.setattr(
+        _launch, "kernel_source", lambda name: "template <int N> __global__ void broken() { nonsense; }"
+    )
+    with pytest.raises(RuntimeError, match=r"kernels/some\.cu: broken<3> does not compile:[^$]*nonsense"):
+        _launch.launch("some", "broken<3>", 1, 32, (), 0)

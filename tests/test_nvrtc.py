@@ -1,0 +1,74 @@
+"""Every instantiation, compiled by the real NVRTC for real architectures; no GPU is needed."""
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import nvrtc
+import pytest
+
+TARGETS = [
+    *((12, arch) for arch in (70, 80, 90)),
+    *((13, arch) for arch in (75, 80, 86, 89, 90, 100, 120)),
+]
+REGISTERS_PER_BLOCK = 65536
+STATIC_SHARED_BYTES = 48 << 10
+COMPILES_AT_ONCE = 2
+
+# Volta's compiler is the only one that runs out of registers here.
+MAY_SPILL = {70: "sm_70 has no target beyond correctness (spec: no spills on sm_80 and later)"}
+
+
+def threads_per_block(name):
+    """Return the block size that the launch code uses for an instantiation."""
+    kernel, numbers = name.split("<")[0], [int(n) for n in re.findall(r", (\d+)", name)]
+    if kernel == "correlate":
+        return 128 if numbers[0] == 16 else 256
+    return numbers[0] * numbers[1] // 16
+
+
+@pytest.fixture(scope="module")
+def sources(cuda_backend):
+    """The sources and their instantiations; the generator needs `cupy` or its stand-in."""
+    from cuvarconv._gpu._instantiations import instantiations
+    from cuvarconv._gpu._launch import OPTIONS
+    from cuvarconv._gpu._sources import kernel_source
+
+    return [(kernel_source(source), names, OPTIONS) for source, names in instantiations().items()]
+
+
+def test_number_of_instantiations(sources):
+    names = [name for _, names, _ in sources for name in names]
+    assert 0 < len(names) == len(set(names)) <= 300
+
+
+@pytest.mark.parametrize(("cuda", "arch"), TARGETS)
+def test_compiles_within_its_resources(sources, cuda, arch):
+    if cuda not in nvrtc.libraries():
+        pytest.skip(f"NVRTC {cuda} is not installed")
+    jobs = [
+        (code, names[part::COMPILES_AT_ONCE], cuda, arch, options)
+        for code, names, options in sources
+        for part in range(COMPILES_AT_ONCE)
+    ]
+    with ThreadPoolExecutor(COMPILES_AT_ONCE) as pool:
+        compiled = list(pool.map(lambda job: nvrtc.compile(*job), jobs))
+    resources = {name: used for result in compiled for name, used in result.resources.items()}
+    assert set(resources) == {name for _, names, _ in sources for name in names}
+    for name, used in resources.items():
+        print(f"CUDA {cuda} sm_{arch} {name}: {used}")
+        assert 0 < used.registers * threads_per_block(name) <= REGISTERS_PER_BLOCK, name
+        assert used.shared_bytes <= STATIC_SHARED_BYTES, name
+        if arch not in MAY_SPILL:
+            assert used.spill_bytes == used.stack_bytes == 0, (name, used)
+    warnings = [
+        line for result in compiled for line in result.log.splitlines() if ".cu" in line and "warning" in line
+    ]
+    assert not warnings
+
+
+def test_a_broken_kernel_is_refused_with_its_log():
+    cuda = max(nvrtc.libraries(), default=None)
+    if cuda is None:
+        pytest.skip("NVRTC is not installed")
+    with pytest.raises(nvrtc.NvrtcError, match="undefined_name"):
+        nvrtc.compile("__global__ void f() { undefined_name(); }", ["f"], cuda, 80)
