@@ -1,7 +1,8 @@
 """Every instantiation, compiled by the real NVRTC for real architectures; no GPU is needed."""
 
+import multiprocessing
 import re
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
 
 import nvrtc
 import pytest
@@ -41,8 +42,15 @@ def test_number_of_instantiations(sources):
     assert 0 < len(names) == len(set(names)) <= 300
 
 
+@pytest.fixture(scope="module")
+def pool():
+    """Processes, because NVRTC compiles one program at a time in each."""
+    with ProcessPoolExecutor(COMPILES_AT_ONCE, multiprocessing.get_context("spawn")) as processes:
+        yield processes
+
+
 @pytest.mark.parametrize(("cuda", "arch"), TARGETS)
-def test_compiles_within_its_resources(sources, cuda, arch):
+def test_compiles_within_its_resources(sources, pool, cuda, arch):
     if cuda not in nvrtc.libraries():
         pytest.skip(f"NVRTC {cuda} is not installed")
     jobs = [
@@ -50,8 +58,7 @@ def test_compiles_within_its_resources(sources, cuda, arch):
         for code, names, options in sources
         for part in range(COMPILES_AT_ONCE)
     ]
-    with ThreadPoolExecutor(COMPILES_AT_ONCE) as pool:
-        compiled = list(pool.map(lambda job: nvrtc.compile(*job), jobs))
+    compiled = list(pool.map(nvrtc.compile, *zip(*jobs, strict=True)))
     resources = {name: used for result in compiled for name, used in result.resources.items()}
     assert set(resources) == {name for _, names, _ in sources for name in names}
     for name, used in resources.items():

@@ -78,6 +78,7 @@ class LineProfile:
     """
     The memory traffic of one instruction in one launch.
 
+    ``line`` is ``file:line``, and after each ``<`` where that is inlined into.
     ``transactions`` counts 32-byte sectors (global memory) or wavefronts (shared memory), summed
     over all warps; ``requests`` counts executions by a warp, ``bytes`` what the lanes asked for.
     """
@@ -193,8 +194,7 @@ class _Library:
         for row in rows[: self._dll.emulator_profile(rows, _PROFILE_ROWS)]:
             offset, shared, write, *counts = row
             space, access = "shared" if shared else "global", "write" if write else "read"
-            line = self.source_line(offset).split(" < ")[-1]
-            yield LineProfile(kernel, line, space, access, *counts)
+            yield LineProfile(kernel, self.source_line(offset), space, access, *counts)
 
 
 _batches = {}  # source text -> tuples of names that are built together
