@@ -230,6 +230,13 @@ def test_many_taps_are_summed_accurately(xp, dtype):
     assert_close(correlated(xp, x, k, mode="wrap"), reference.correlate(x, k, "wrap"))
 
 
+@pytest.mark.parametrize("dtype", ["float16", BFLOAT16], ids=str)
+def test_half_precision_is_summed_in_single(xp, dtype):
+    """A sum of ones stops at 2048 in float16, at 256 in bfloat16."""
+    result = correlated(xp, np.ones((1, 3), dtype), np.ones((1, 4096), dtype))
+    assert_equal(result, np.full((1, 3), 4096, dtype))
+
+
 @pytest.mark.parametrize(
     ("images", "weights", "result"),
     [
@@ -277,7 +284,7 @@ def test_integers_are_truncated_toward_zero(xp, dtype):
 @pytest.mark.parametrize("dtype", EXACT[:-1])
 def test_integers_wrap_around(xp, dtype):
     x = np.array([[1, 2, 100, 0]], dtype)
-    factors = np.array([[-3.5]]), np.array([[70001.0]])
+    factors = np.array([[-3.5]]), np.array([[70001.0]]), np.array([[-70001000003.0]])
     for k in factors:
         result = correlated(xp, x, k)
         exact = [math.trunc(float(value) * k.item()) for value in x.ravel()]
@@ -286,9 +293,12 @@ def test_integers_wrap_around(xp, dtype):
         assert_equal(result, wrapped[None])
 
 
-def test_int32_products_beyond_24_bits_are_exact(xp):
-    x = np.array([[2**31 - 1, 2**24 + 1]], np.int32)
-    assert_equal(correlated(xp, x, np.ones((1, 1), np.float32)), x)
+@pytest.mark.parametrize("dtype", ["int8", "int16", "int32", "float32"])
+def test_integer_results_beyond_24_bits_are_exact(xp, dtype):
+    """They are computed in float64, also where both operands are shorter."""
+    x = np.array([[127, 125, -3]], dtype)
+    result = correlated(xp, x, np.array([[1234577.0]], np.float32), output=np.int64)
+    assert_equal(result, np.array([[127, 125, -3]]) * 1234577)
 
 
 def test_bool_output_is_not_zero(xp):
@@ -403,6 +413,14 @@ def test_output_overlaps_the_input(xp, overlap):
     output = overlap(x)
     assert cuvarconv.correlate(x, xp.asarray(k), output) is output
     assert_equal(xp.to_numpy(output), reference.correlate(values, k).astype(np.float32))
+
+
+def test_output_overlaps_the_input_over_many_blocks(xp):
+    values, k = integers((300, 400)), kernels((3, 1))
+    x = xp.asarray(values.copy())
+    expected = xp.to_numpy(cuvarconv.correlate(x, xp.asarray(k)))
+    cuvarconv.correlate(x, xp.asarray(k), x)
+    assert_equal(xp.to_numpy(x), expected)
 
 
 def test_output_shifted_against_the_input(xp):

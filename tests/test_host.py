@@ -145,16 +145,21 @@ def test_the_same_bits_for_any_number_of_workers(function):
 def test_workers_share_the_work(monkeypatch, function):
     """Blocks run in as many threads as there are workers, and in no more."""
     module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
-    threads, store = set(), module.store
+    threads, several, store = set(), threading.Event(), module.store
 
     def watched(*arguments):
         threads.add(threading.get_ident())
+        if len(threads) > 1:
+            several.set()
+        if cuvarconv.get_workers() > 1:  # only in the calling thread
+            several.wait(10)
         return store(*arguments)
 
     monkeypatch.setattr(module, "store", watched)
     operands = CALLS[function]()
     for workers in (1, 2, 3):
         threads.clear()
+        several.clear()
         with cuvarconv.set_workers(workers):
             getattr(cuvarconv, function)(*operands)
         assert threading.get_ident() in threads
@@ -230,8 +235,7 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
             if (threading.get_ident() == main) == in_main and not raised.is_set():
                 raised.set()
                 raise error("planted")
-            if not in_main:
-                raised.wait(10)  # leave blocks for the other threads
+            raised.wait(10)  # leave a block for the thread that is to fail
             store(*arguments)
         finally:
             running.pop()
@@ -250,12 +254,15 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
 @pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
 def test_ctrl_c_while_waiting_for_the_other_threads(monkeypatch, function):
     module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
-    running, sent, store, main = [], [], module.store, threading.main_thread().ident
+    running, sent = [], threading.Event()
+    store, main = module.store, threading.main_thread().ident
 
     def slow(*arguments):
         running.append(None)
-        if threading.get_ident() != main and not sent:
-            sent.append(None)
+        if threading.get_ident() == main:
+            sent.wait(10)  # leave a block for another thread
+        elif not sent.is_set():
+            sent.set()
             time.sleep(0.3)  # by then the main thread waits
             signal.pthread_kill(main, signal.SIGINT)
             time.sleep(0.1)
@@ -265,7 +272,7 @@ def test_ctrl_c_while_waiting_for_the_other_threads(monkeypatch, function):
     monkeypatch.setattr(module, "store", slow)
     with cuvarconv.set_workers(3), pytest.raises(KeyboardInterrupt):
         getattr(cuvarconv, function)(*CALLS[function]())
-    assert sent
+    assert sent.is_set()
     assert not running
 
 

@@ -230,6 +230,13 @@ def test_many_products_are_summed_accurately(xp, dtype):
     assert_close(modulated(xp, x, w, d), unfolded(*wide))
 
 
+@pytest.mark.parametrize("dtype", ["float16", BFLOAT16], ids=str)
+def test_half_precision_is_summed_in_single(xp, dtype):
+    """A sum of ones stops at 2048 in float16, at 256 in bfloat16."""
+    x, w, d = (np.ones(shape, dtype) for shape in ((512, 1, 3), (1, 512, 1, 8), (1, 8)))
+    assert_equal(modulated(xp, x, w, d), np.full((1, 1, 3), 4096, dtype))
+
+
 @pytest.mark.parametrize(
     ("images", "shared", "local", "result"),
     [
@@ -358,6 +365,15 @@ def test_output_overlaps_the_input(xp):
     assert cuvarconv.modulated_correlate(x, xp.asarray(w), xp.asarray(d), output) is output
     expected = reference.modulated_correlate(values, w, d)
     assert_equal(xp.to_numpy(output), expected.astype(np.float32))
+
+
+def test_output_overlaps_the_input_over_many_blocks(xp):
+    values, w, d = integers((4, 100, 160)), weights(4, 4), factors((3, 3))
+    x = xp.asarray(values.copy())
+    operands = x, xp.asarray(w), xp.asarray(d)
+    expected = xp.to_numpy(cuvarconv.modulated_correlate(*operands))
+    cuvarconv.modulated_correlate(*operands, x)
+    assert_equal(xp.to_numpy(x), expected)
 
 
 def test_output_overlaps_the_weights(xp):
