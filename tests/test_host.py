@@ -151,7 +151,7 @@ def test_workers_share_the_work(monkeypatch, function):
         threads.add(threading.get_ident())
         if len(threads) > 1:
             several.set()
-        if cuvarconv.get_workers() > 1:  # only in the calling thread
+        if cuvarconv.get_workers() > 1:  # one thread alone might take all blocks
             several.wait(10)
         return store(*arguments)
 
@@ -226,7 +226,7 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
     operands = CALLS[function]()
     expected = getattr(cuvarconv, function)(*operands)
     module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
-    running, raised, before = [], threading.Event(), blas_threads()
+    running, stored, raised, before = [], [], threading.Event(), blas_threads()
     main, store = threading.get_ident(), module.store
 
     def failing(*arguments):
@@ -236,6 +236,8 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
                 raised.set()
                 raise error("planted")
             raised.wait(10)  # leave a block for the thread that is to fail
+            time.sleep(0.05)
+            stored.append(None)
             store(*arguments)
         finally:
             running.pop()
@@ -245,6 +247,7 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
         with pytest.raises(error, match="planted"):
             getattr(cuvarconv, function)(*operands)
         assert not running  # no thread still writes
+        assert len(stored) <= workers  # all stop after the block at hand
     assert blas_threads() == before
     with cuvarconv.set_workers(workers):
         assert_equal(getattr(cuvarconv, function)(*operands), expected)
