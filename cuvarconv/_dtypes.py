@@ -66,7 +66,7 @@ def requested_dtype(output: Any, operands: tuple[np.dtype, ...]) -> np.dtype:
         raise TypeError(f"output: expected the name of a numeric dtype, got {output!r}")
     if named or dtype.kind == "c" or not any(operand.kind == "c" for operand in operands):
         check_output(dtype, operands)
-        return _native(dtype)
+        return dtype
     warnings.warn(f"output: promoting {dtype} to complex", stacklevel=_caller())
     return _complex(dtype)
 

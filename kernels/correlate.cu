@@ -17,11 +17,9 @@
 #include "numbers.cuh"
 
 template <class A> constexpr int WIDTH = 16 / sizeof(A);  // V: neighbouring outputs of a thread
-template <class T, int P> struct Shape {
-  static constexpr int threads = P == 16 ? 128 : 256;
-  // V kernel values for each of so many taps are in flight per thread
-  static constexpr int taps = P == 1 ? 8 : 4;
-};
+constexpr int THREADS = 128;
+template <int P> constexpr int TAPS_IN_FLIGHT = P == 1 ? 8 : 4;  // per thread, V values for each
+template <int P> constexpr int BLOCKS = P == 16 ? 2 : 3;         // per multiprocessor, at least: bounds the registers
 
 // An array as a kernel sees it: V neighbours along its last axis may be read at once if `runs`.
 template <class T> struct Image { const T* data; long long plane, row, column; bool runs; };
@@ -34,7 +32,7 @@ struct Table { const long long* sources; int entries; };
 template <int V> __device__ __forceinline__ int place(int column, int pitch) { return column % V * pitch + column / V; }
 
 // Copy the pixels of some planes into shared memory, a warp per row.
-template <int V, int THREADS, class T, class A>
+template <int V, class T, class A>
 __device__ __forceinline__ void load_tile(
     A* tile, const Tile& t, int planes, const Image<T>& x, const Table& rows, const Table& columns, bool dense, A cval)
 {
@@ -142,7 +140,7 @@ __device__ __forceinline__ void store_run(T* y, long long step, bool runs, const
 // grid: one block per group, tile row, tile column and P planes (the planes fastest)
 // dynamic shared memory: min(P, planes) * tile rows * V * pitch accumulators
 template <class T, int P, int LX>
-__global__ void __launch_bounds__(Shape<T, P>::threads, 1)
+__global__ void __launch_bounds__(THREADS, BLOCKS<P>)
 correlate(
     const T* __restrict__ x, int x_runs,
     long long x_base, long long x_group, long long x_plane, long long x_row, long long x_column,
@@ -156,7 +154,7 @@ correlate(
     double cval_re, double cval_im)
 {
   typedef accumulator<T> A;
-  constexpr int V = WIDTH<A>, THREADS = Shape<T, P>::threads, TAPS = Shape<T, P>::taps, LY = THREADS / LX;
+  constexpr int V = WIDTH<A>, TAPS = TAPS_IN_FLIGHT<P>, LY = THREADS / LX;
   extern __shared__ __align__(16) unsigned char shared[];
   A* tile = reinterpret_cast<A*>(shared);
 
@@ -187,7 +185,7 @@ correlate(
       const Tile t = {i0 * rs + m0 * rd, j0 * cs + n0 * cd, (LY - 1) * rs + (mc - 1) * rd + 1,
                       (LX * V - 1) * cs + (nc - 1) * cd + 1, pitch};
       __syncthreads();  // the previous tile is read
-      load_tile<V, THREADS>(tile, t, active, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
+      load_tile<V>(tile, t, active, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
                             number<A>(cval_re, cval_im));
       __syncthreads();
       for (int m = 0; m < mc; ++m) {

@@ -28,6 +28,7 @@ from cuvarconv._gpu._pieces import Piece, pieces
 from cuvarconv._window import Axis, Window
 
 PLANES = (1, 4, 16)  # planes per block, the kernel's P
+THREADS = 128  # per block
 LANES = (8, 32)  # threads side by side along a row, the kernel's LX
 _SHARED = {
     1: 48 << 10,
@@ -83,13 +84,9 @@ class _Plan:
     pitch: int
     shared: int
 
-    @property
-    def threads(self) -> int:
-        return _threads(self.planes)
-
     def tiles(self, window: Window) -> int:
         height, width = window.output_shape
-        down, across = self.threads // self.lanes, self.lanes * self.vector
+        down, across = THREADS // self.lanes, self.lanes * self.vector
         return -(-height // down) * -(-width // across)
 
 
@@ -103,7 +100,7 @@ def _plan(window: Window, planes: int, dtype: np.dtype, shared_limit: int) -> _P
     limit = min(_SHARED[per_block], shared_limit)
     held = min(planes, per_block) * number.itemsize * vector
     for rows, columns, rows_by_tap, columns_by_tap in _chunks(window):
-        tile_rows = _entries(window.rows, _threads(per_block) // lanes, rows, rows_by_tap)
+        tile_rows = _entries(window.rows, THREADS // lanes, rows, rows_by_tap)
         tile_columns = _entries(window.columns, lanes * vector, columns, columns_by_tap)
         pitch = _pitch(tile_columns, vector, lanes, number)
         chunk = (rows, columns, rows_by_tap, columns_by_tap)
@@ -111,10 +108,6 @@ def _plan(window: Window, planes: int, dtype: np.dtype, shared_limit: int) -> _P
         if plan.shared <= limit:
             return plan
     raise AssertionError("one tap at a time fits on every device")
-
-
-def _threads(planes: int) -> int:
-    return 128 if planes == 16 else 256
 
 
 def _chunks(window: Window) -> Iterator[tuple[int, int, bool, bool]]:
@@ -173,4 +166,4 @@ def _launch(piece: Piece, plan: _Plan, batch: Batch, dtype: np.dtype, conjugate:
     )
     name = f"correlate<{CPP_TYPES[dtype.name]}, {plan.planes}, {plan.lanes}>"
     blocks = plan.tiles(window) * -(-planes // plan.planes) * groups
-    launch("correlate", name, blocks, plan.threads, arguments, plan.shared)
+    launch("correlate", name, blocks, THREADS, arguments, plan.shared)

@@ -1,0 +1,1119 @@
+"""Plant bugs, one at a time, in a copy of the repository, and see whether the tests catch each.
+
+    python tests/plant_bugs.py [--list] [--only N …] [--jobs N] [--write FILE]
+
+The exit status is 0 if the tests pass on the untouched copy and fail on every planted bug.  A test
+has to fail: a copy that cannot be built or imported, dies or hangs does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import xml.etree.ElementTree as ElementTree
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("cuvarconv", "kernels", "tests", "pyproject.toml")
+TIMEOUT = 600  # seconds per run of tests
+LONGEST_REASON = 110
+
+# ---- what is run ---------------------------------------------------------------------------------
+
+CUDA = ("-k", "cuda or test_kernels")
+HOST = ("-k", "not cuda")
+ANY_CALL = ("tests/test_hypothesis.py", "tests/test_scipy_parity.py")
+ON_GPU = ("tests/test_correlate.py", "tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
+CORRELATE_ON_GPU = ("tests/test_correlate.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
+MODULATED_ON_GPU = ("tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
+WINDOW = ("tests/test_correlate.py", "tests/test_modulated.py", *ANY_CALL, *HOST)
+ON_HOST = (*WINDOW[:-2], "tests/test_host.py", *HOST)
+THREADS = ("tests/test_host.py",)
+DISPATCH = ("tests/test_dispatch.py", "tests/test_errors.py", *WINDOW)
+
+# ---- what is planted: (file, tests, [(bug, text, replacement), …]) -------------------------------
+
+PLANTED = [
+    (
+        "kernels/correlate.cu",
+        CORRELATE_ON_GPU,
+        [
+            (
+                "no barrier before a tile is overwritten",
+                "__syncthreads();  // the previous tile is read",
+                "",
+            ),
+            (
+                "no barrier after a tile is loaded",
+                "number<A>(cval_re, cval_im));\n      __syncthreads();",
+                "number<A>(cval_re, cval_im));",
+            ),
+            ("the imaginary part of cval is lost", "number<A>(cval_re, cval_im)", "number<A>(cval_re, 0)"),
+            (
+                "-1 among the columns is not checked",
+                "column < 0 ? cval : widen(source[column * x.column])",
+                "widen(source[column * x.column])",
+            ),
+            (
+                "-1 among the rows is not checked",
+                "column = row >= 0 && at < columns.entries",
+                "column = at < columns.entries",
+            ),
+            (
+                "the column table is read past its end",
+                "row >= 0 && at < columns.entries ? columns.sources[at]",
+                "row >= 0 ? columns.sources[at]",
+            ),
+            (
+                "the row table is read past its end",
+                "entry < rows.entries ? rows.sources[entry] : -1",
+                "rows.sources[entry]",
+            ),
+            (
+                "vector path where the window folds back",
+                " && columns.sources[last] - left == t.columns - 1;",
+                ";",
+            ),
+            (
+                "vector path where the tile starts outside the image",
+                "last < columns.entries && left >= 0 &&",
+                "last < columns.entries &&",
+            ),
+            (
+                "vector path looks past the end of the table",
+                "dense && last < columns.entries &&",
+                "dense &&",
+            ),
+            (
+                "vector path where columns lie apart",
+                "row >= 0 && inside && x.runs",
+                "row >= 0 && inside",
+            ),
+            (
+                "vector path starts at the tile, not at an aligned address",
+                "before = left % V;",
+                "before = 0;",
+            ),
+            (
+                "pixels before the tile are stored",
+                "if (c + v >= 0 && c + v < t.columns)",
+                "if (c + v < t.columns)",
+            ),
+            (
+                "pixels after the tile are stored",
+                "if (c + v >= 0 && c + v < t.columns)",
+                "if (c + v >= 0)",
+            ),
+            (
+                "columns of a tile blocked, not modulo V",
+                "{ return column % V * pitch + column / V; }",
+                "{ return column / V * pitch + column % V; }",
+            ),
+            (
+                "a thread's rows one warp too far apart",
+                "r < planes * t.rows; r += THREADS / 32)",
+                "r < planes * t.rows; r += THREADS / 32 + 1)",
+            ),
+            (
+                "kernels read beyond the last column",
+                "u < count && v < outputs ? widen(from",
+                "u < count ? widen(from",
+            ),
+            (
+                "kernels read beyond the last tap",
+                "u < count && v < outputs ? widen(from",
+                "v < outputs ? widen(from",
+            ),
+            (
+                "overhanging threads read kernels",
+                "if (k.runs && outputs == V)",
+                "if (k.runs)",
+            ),
+            (
+                "kernels are not conjugated",
+                "values[u][v] = conjugate(values[u][v]);",
+                "values[u][v] = values[u][v];",
+            ),
+            ("dilation ignored without stride", "if (cs == 1 && cd == 1) {", "if (cs == 1) {"),
+            (
+                "one shared pixel too few is read",
+                "if (c < count + V - 1) pixels",
+                "if (c < count + V - 2) pixels",
+            ),
+            (
+                "stride of the tile's columns ignored",
+                "line[place<V>(column + v * cs + u * cd, pitch)]",
+                "line[place<V>(column + v + u * cd, pitch)]",
+            ),
+            ("overhanging columns are written", "if (v < outputs) y[v * step]", "y[v * step]"),
+            ("overhanging threads write vectors", "if (runs && outputs == V) {", "if (runs) {"),
+            (
+                "rows below the image are written",
+                "i < height ? max(0, min(V, width - j)) : 0",
+                "max(0, min(V, width - j))",
+            ),
+            (
+                "one block of planes too many",
+                "plane_tiles = (planes - 1) / P + 1",
+                "plane_tiles = planes / P + 1",
+            ),
+            (
+                "one block of columns too many",
+                "across = (width - 1) / (LX * V) + 1",
+                "across = width / (LX * V) + 1",
+            ),
+            ("one block of rows too many", "down = (height - 1) / LY + 1", "down = height / LY + 1"),
+            ("group offset of the input forgotten", "x_base + group * x_group +", "x_base +"),
+            ("group offset of the kernels forgotten", "k_base + group * k_group +", "k_base +"),
+            ("group offset of the output forgotten", "y_base + group * y_group +", "y_base +"),
+            (
+                "first plane of the input forgotten",
+                "group * x_group + plane0 * x_plane,",
+                "group * x_group,",
+            ),
+            (
+                "first plane of the output forgotten",
+                "group * y_group + plane0 * y_plane +",
+                "group * y_group +",
+            ),
+            ("base of the kernels forgotten", "{k + k_base + group", "{k + group"),
+            (
+                "kernels of the transposed pixel",
+                "group * k_group + i * k_row + j * k_column",
+                "group * k_group + j * k_row + i * k_column",
+            ),
+            (
+                "tap strides transposed",
+                "(m0 + m) * k_m + (n0 + n) * k_n",
+                "(m0 + m) * k_n + (n0 + n) * k_m",
+            ),
+            (
+                "kernels of the first chunk for all chunks",
+                "(m0 + m) * k_m + (n0 + n) * k_n",
+                "(m0 + m) * k_m + n * k_n",
+            ),
+            ("chunks of rows not dilated", "{i0 * rs + m0 * rd,", "{i0 * rs + m0,"),
+            ("tile one row short", "(LY - 1) * rs + (mc - 1) * rd + 1,", "(LY - 1) * rs + (mc - 1) * rd,"),
+            (
+                "tile one column short",
+                "(LX * V - 1) * cs + (nc - 1) * cd + 1,",
+                "(LX * V - 1) * cs + (nc - 1) * cd,",
+            ),
+            (
+                "all planes read the first one's pixels",
+                "first + p * t.rows * V * pitch, pitch,",
+                "first, pitch,",
+            ),
+            ("planes beyond the batch are written", "if (p < active) store_run", "store_run"),
+            ("rows of cut windows are never flushed", "if (n0 + nc == kw) {", "if (nc == kw) {"),
+            (
+                "rows of taps counted again",
+                "totals[p][v] = add(totals[p][v], sums[p][v]);\n              sums[p][v] = number<A>(0, 0);",
+                "totals[p][v] = add(totals[p][v], sums[p][v]);",
+            ),
+            (
+                "totals rounded to the array's dtype after each row",
+                "totals[p][v] = add(totals[p][v], sums[p][v]);",
+                "totals[p][v] = widen(Narrow<T>::from(add(totals[p][v], sums[p][v])));",
+            ),
+        ],
+    ),
+    (
+        "kernels/numbers.cuh",
+        ON_GPU,
+        [
+            (
+                "taps of weight 0 skip NaN",
+                "float a, float b, float c) { return fmaf(a, b, c); }",
+                "float a, float b, float c) { return a == 0 ? c : fmaf(a, b, c); }",
+            ),
+            (
+                "complex sums: i·i = 1",
+                "c.re = multiply_add(-a.im, b.im, multiply_add(a.re, b.re, c.re));",
+                "c.re = multiply_add(a.im, b.im, multiply_add(a.re, b.re, c.re));",
+            ),
+            (
+                "complex products: one cross term lost",
+                "c.im = multiply_add(a.im, b.re, a.re * b.im);",
+                "c.im = a.re * b.im;",
+            ),
+            (
+                "complex totals keep the last row's imaginary part",
+                "a.im += b.im; return a;",
+                "a.im = b.im; return a;",
+            ),
+            ("float16 results rounded toward zero", "__float2half_rn(v)", "__float2half_rz(v)"),
+            ("bfloat16 results rounded toward zero", "__float2bfloat16_rn(v)", "__float2bfloat16_rz(v)"),
+            (
+                "double results pass through single precision",
+                "double a, double b, double c) { return fma(a, b, c); }",
+                "double a, double b, double c) { return (float)fma(a, b, c); }",
+            ),
+        ],
+    ),
+    (
+        "kernels/modulated.cu",
+        MODULATED_ON_GPU,
+        [
+            (
+                "no barrier before the patches are overwritten",
+                "__syncthreads();  // the previous step is read",
+                "",
+            ),
+            (
+                "no barrier after the patches are made",
+                "w_output, outputs - o0);\n      __syncthreads();",
+                "w_output, outputs - o0);",
+            ),
+            ("-1 among the rows is not checked", "row < 0 || column < 0 ? cval", "column < 0 ? cval"),
+            ("-1 among the columns is not checked", "row < 0 || column < 0 ? cval", "row < 0 ? cval"),
+            (
+                "cval is not modulated",
+                "patch = multiply(factor, value);",
+                "patch = row < 0 || column < 0 ? cval : multiply(factor, value);",
+            ),
+            ("patches beyond the last pixel are made", "if (p < from.pixels) {", "if (p <= from.pixels) {"),
+            (
+                "first channel of the group forgotten",
+                "channel = from.first_channel + k - n * step.channels;",
+                "channel = k - n * step.channels;",
+            ),
+            (
+                "channel groups of the modulation interleaved",
+                "entry = channel / from.channels_per_entry;",
+                "entry = channel % from.channels_per_entry;",
+            ),
+            (
+                "channel groups of the modulation counted within the group",
+                "entry = channel / from.channels_per_entry;",
+                "entry = (channel - from.first_channel) / from.channels_per_entry;",
+            ),
+            (
+                "tap strides of the modulation transposed",
+                "step.m * from.d_m + n * from.d_n",
+                "step.m * from.d_n + n * from.d_m",
+            ),
+            ("weights read beyond the outputs", "o < outputs ? widen(w[", "o <= outputs ? widen(w["),
+            (
+                "outputs not counted from the block's first",
+                "w_output, outputs - o0);",
+                "w_output, outputs);",
+            ),
+            (
+                "weights of the first step for all steps",
+                "o = e % BO, k = step.k0 + e / BO,",
+                "o = e % BO, k = e / BO,",
+            ),
+            ("one block of outputs too many", "(outputs - 1) / BO + 1", "outputs / BO + 1"),
+            ("one block of pixels too many", "(height * width - 1) / BP + 1", "height * width / BP + 1"),
+            ("group of the outputs forgotten", "(long long)group * outputs + o0", "o0"),
+            ("sample of the input forgotten", "x + x_base + sample * x_sample,", "x + x_base,"),
+            ("base of the modulation forgotten", "d + d_base + sample", "d + sample"),
+            (
+                "pixels of a thread side by side when read",
+                "patches[k][across + q * ACROSS]",
+                "patches[k][across * MICRO + q]",
+            ),
+            ("steps as deep as the block beyond the last tap", "min(DEPTH, kw * channels - k0)", "DEPTH"),
+            ("one pixel beyond the image is written", "if (p >= height * width)", "if (p > height * width)"),
+            ("outputs of the next group are written", "if (o0 + o < outputs)", "if (o < outputs)"),
+            (
+                "rows of taps counted again",
+                "totals[r][q] = add(totals[r][q], sums[r][q]);\n        sums[r][q] = number<A>(0, 0);",
+                "totals[r][q] = add(totals[r][q], sums[r][q]);",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/correlate.py",
+        CORRELATE_ON_GPU,
+        [
+            (
+                "kh and kw swapped",
+                "*sizes(window.rows.taps, window.columns.taps, *window",
+                "*sizes(window.columns.taps, window.rows.taps, *window",
+            ),
+            (
+                "an int instead of an int32",
+                "np.int32(not plan.columns_by_tap)",
+                "int(not plan.columns_by_tap)",
+            ),
+            (
+                "a float32 instead of a float64",
+                "np.float64(window.cval.imag)",
+                "np.float32(window.cval.imag)",
+            ),
+            (
+                "steps of the kernel's taps left out of in_runs",
+                "in_runs(piece.kernels, k_steps,",
+                "in_runs(piece.kernels, k_steps[-1:],",
+            ),
+            (
+                "shared memory for one plane only",
+                "held = min(planes, per_block) * number",
+                "held = number",
+            ),
+            (
+                "shared memory counted in items of the array",
+                "number = accumulator_dtype(dtype)\n",
+                "number = dtype\n",
+            ),
+            ("planes over blocks rounded down", "-(-planes // plan.planes)", "(planes // plan.planes)"),
+            ("rows over blocks rounded down", "-(-height // down)", "max(1, height // down)"),
+            ("columns over blocks rounded down", "-(-width // across)", "max(1, width // across)"),
+            ("one group in the grid", "-(-planes // plan.planes) * groups", "-(-planes // plan.planes)"),
+            ("twice the kernel's threads", "THREADS = 128  # per block", "THREADS = 256"),
+            ("column class one word short", "pitch = -(-columns // vector)", "pitch = columns // vector"),
+            (
+                "several taps in a tile of a table by tap",
+                "columns = 1 if columns_by_tap else window.columns.taps",
+                "columns = window.columns.taps",
+            ),
+            (
+                "tables by tap sized as dense ones",
+                "    if by_tap:\n        return outputs\n",
+                "",
+            ),
+            (
+                "vectors across the end of a row of pixels",
+                "piece.image.shape[-1] % plan.vector == 0 and in_runs(",
+                "in_runs(",
+            ),
+            ("shared and own batch axes swapped", "launches([own, shared],", "launches([shared, own],"),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/modulated.py",
+        MODULATED_ON_GPU,
+        [
+            ("window of the weights transposed", ".transpose(2, 3, 1, 0)", ".transpose(3, 2, 1, 0)"),
+            (
+                "channels per entry from one group's channels",
+                "channels // entries)",
+                "matrix.shape[2] // entries)",
+            ),
+            (
+                "all outputs counted in each group",
+                "*sizes(matrix.shape[3] // groups,",
+                "*sizes(matrix.shape[3],",
+            ),
+            (
+                "no blocks for further groups",
+                " * -(-height * width // tile[1]) * groups",
+                " * -(-height * width // tile[1])",
+            ),
+            (
+                "pixels over blocks rounded down",
+                "-(-height * width // tile[1])",
+                "max(1, height * width // tile[1])",
+            ),
+            ("half of the threads", "_PER_THREAD = 16", "_PER_THREAD = 32"),
+            (
+                "sample stride of the input for the output",
+                "samples.strides[2], *y[-3:]",
+                "samples.strides[0], *y[-3:]",
+            ),
+            (
+                "row and column tables swapped",
+                "*(rows, *row_steps, columns, *column_steps),",
+                "*(columns, *column_steps, rows, *row_steps),",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/_geometry.py",
+        ON_GPU,
+        [
+            (
+                "axes of length 1 keep their stride",
+                "0 if length == 1 else stride // array.itemsize",
+                "stride // array.itemsize",
+            ),
+            (
+                "vectors at misaligned addresses",
+                "return last == 1 and aligned and all(",
+                "return last == 1 and all(",
+            ),
+            (
+                "vectors across strides that are not whole vectors",
+                " and all(step % count == 0 for step in others)",
+                "",
+            ),
+            ("vectors along strided rows", "return last == 1 and aligned", "return aligned"),
+            (
+                "axes joined by the input's strides alone",
+                "result[-1].strides == tuple(axis.length * stride for stride in axis.strides)",
+                "result[-1].strides[0] == axis.length * axis.strides[0]",
+            ),
+            (
+                "joined axes keep the outer strides",
+                "BatchAxis(outer.length * axis.length, axis.strides)",
+                "BatchAxis(outer.length * axis.length, outer.strides)",
+            ),
+            (
+                "axes joined in the wrong order: a launch per sample",
+                "for stride in axis.strides], reverse=True):",
+                "for stride in axis.strides]):",
+            ),
+            (
+                "axes outside a launch do not move it",
+                "walked = [*zip(outside, index, strict=True), *zip(inside, starts, strict=True)]",
+                "walked = [*zip(inside, starts, strict=True)]",
+            ),
+            (
+                "later launches take as much as the first",
+                "BatchAxis(min(axis.length - start, limit), axis.strides)",
+                "BatchAxis(min(axis.length, limit), axis.strides)",
+            ),
+            (
+                "tables kept without their mode",
+                "key = (cupy.cuda.runtime.getDevice(), axis, by_tap)",
+                "key = (cupy.cuda.runtime.getDevice(), axis.taps, axis.length, axis.start, by_tap)",
+            ),
+            (
+                "tables kept without their layout",
+                "key = (cupy.cuda.runtime.getDevice(), axis, by_tap)",
+                "key = (cupy.cuda.runtime.getDevice(), axis, False)",
+            ),
+            (
+                "tables kept without their device",
+                "key = (cupy.cuda.runtime.getDevice(), axis, by_tap)",
+                "key = (0, axis, by_tap)",
+            ),
+            ("by-tap layout ignored", "table = axis.table(by_tap=by_tap)", "table = axis.table()"),
+            (
+                "stride and dilation of a table swapped",
+                "table.stride, table.dilation)",
+                "table.dilation, table.stride)",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/_pieces.py",
+        ON_GPU,
+        [
+            ("blocks read the first one's window", "self.window.part(*where[batch:]),", "self.window,"),
+            ("blocks read the first one's samples", "self.image[where[:batch]],", "self.image,"),
+            (
+                "of long axes the first part alone",
+                "range(0, n, _LONGEST)",
+                "range(0, min(n, _LONGEST), _LONGEST)",
+            ),
+            ("kernels are not converted", "if piece.kernels.dtype != dtype:", "if False:"),
+            ("converted images keep 0 outside", "if outside.size:", "if False:"),
+            ("cval fills columns for rows", "if axis == -2 else", "if axis == -1 else"),
+            ("integers stored without the way through int64", "values = values.astype(np.int64)", "pass"),
+            ("bool stored as the lowest bit", "values = values != 0", "values = values.astype(np.int64) & 1"),
+            (
+                "converted image keeps the old window",
+                "return replace(piece, image=image, window=window)",
+                "return replace(piece, image=image)",
+            ),
+            ("workspace without a limit", "while elements > 1 and call.block", "while False and call.block"),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/_launch.py",
+        ON_GPU,
+        [
+            (
+                "more shared memory than asked for",
+                "kernel.max_dynamic_shared_size_bytes = shared\n",
+                "pass\n",
+            ),
+            (
+                "grid and block swapped",
+                "kernel((blocks,), (threads,), arguments",
+                "kernel((threads,), (blocks,), arguments",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_window.py",
+        WINDOW,
+        [
+            (
+                "reflect repeats no edge",
+                "np.minimum(folded, 2 * size - 1 - folded)",
+                "np.minimum(folded, 2 * size - 2 - folded)",
+            ),
+            (
+                "reflect has mirror's period",
+                "folded = positions % (2 * size)",
+                "folded = positions % max(1, 2 * size - 2)",
+            ),
+            ("mirror repeats the edge", "period = max(1, 2 * size - 2)", "period = max(1, 2 * size - 1)"),
+            ("mirror divides by 0 on one pixel", "period = max(1, 2 * size - 2)", "period = 2 * size - 2"),
+            (
+                "wrap goes round once",
+                "return positions % size",
+                "return np.clip(np.where(positions < 0, positions + size, positions % size), 0, None)",
+            ),
+            ("nearest one pixel too far", "np.clip(positions, 0, size - 1)", "np.clip(positions, 0, size)"),
+            (
+                "constant one pixel late",
+                "(positions >= 0) & (positions < size)",
+                "(positions >= 0) & (positions <= size)",
+            ),
+            (
+                "position 0 is outside",
+                "(positions >= 0) & (positions < size)",
+                "(positions > 0) & (positions < size)",
+            ),
+            (
+                "tables by tap: step of the taps",
+                "stride, dilation, first, last = 1, axis.length, 0, 0",
+                "stride, dilation, first, last = 1, axis.taps, 0, 0",
+            ),
+            (
+                "tables by tap: outputs not strided",
+                "outputs = np.arange(axis.length, dtype=np.int64) * axis.stride",
+                "outputs = np.arange(axis.length, dtype=np.int64)",
+            ),
+            (
+                "run inside the image too long",
+                "min(axis.span, axis.size - axis.start))",
+                "min(axis.span, axis.size))",
+            ),
+            (
+                "run inside the image starts early",
+                "first = min(max(0, -axis.start), axis.span)",
+                "first = min(max(0, -axis.start - 1), axis.span)",
+            ),
+            (
+                "even windows centred left",
+                "start = -(taps // 2 + origin) * dilation",
+                "start = -((taps - 1) // 2 + origin) * dilation",
+            ),
+            (
+                "origin to the other side",
+                "start = -(taps // 2 + origin) * dilation",
+                "start = -(taps // 2 - origin) * dilation",
+            ),
+            (
+                "origin not dilated",
+                "start = -(taps // 2 + origin) * dilation",
+                "start = -(taps // 2) * dilation - origin",
+            ),
+            (
+                "convolve's origin not moved for even sizes",
+                "origin = -origin - (taps % 2 == 0)",
+                "origin = -origin",
+            ),
+            (
+                "legal origins of convolve as of correlate",
+                "lowest, highest = -highest - (taps % 2 == 0), -lowest - (taps % 2 == 0)",
+                "pass",
+            ),
+            (
+                "last output lost under stride",
+                "length = -(-size // stride)",
+                "length = max(1, size // stride)",
+            ),
+            (
+                "valid: one output too many",
+                "length = (size - (taps - 1) * dilation - 1) // stride + 1",
+                "length = (size - (taps - 1) * dilation) // stride + 1",
+            ),
+            (
+                "valid: dilation ignored",
+                "length = (size - (taps - 1) * dilation - 1) // stride + 1",
+                "length = (size - taps) // stride + 1",
+            ),
+            (
+                "parts: first output not strided",
+                "self.start + first * self.stride + tap",
+                "self.start + first + tap",
+            ),
+            ("parts: first tap not dilated", "tap * self.dilation,", "tap,"),
+            (
+                "modes of rows and columns swapped",
+                "return _MODES[pair[0]], _MODES[pair[1]]",
+                "return _MODES[pair[1]], _MODES[pair[0]]",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_blocks.py",
+        ON_HOST,
+        [
+            (
+                "last block lost",
+                "for at in range(0, length, step)]",
+                "for at in range(0, length - length % step, step)]",
+            ),
+            (
+                "kernels of the first block for all",
+                "slice(None) if length == 1 else part for",
+                "slice(None) if length == 1 else slice(0, part.stop - part.start) for",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/_tiles.py",
+        ON_HOST,
+        [
+            ("right halo missing", "            (inner, slice(columns.last, None)),\n", ""),
+            ("upper halo missing", "            (slice(0, rows.first), slice(None)),\n", ""),
+            (
+                "last chunk of taps lost",
+                "for m in range(0, window.rows.taps, rows):",
+                "for m in range(0, max(1, window.rows.taps - window.rows.taps % rows), rows):",
+            ),
+            (
+                "chunks of columns not moved",
+                "slice(m, m + rows), slice(n, n + columns)",
+                "slice(m, m + rows), slice(0, columns)",
+            ),
+            ("chunks of taps as large as the window", "        > elements\n", "        > elements << 20\n"),
+            ("cval on rows only", "if columns.outside:", "if columns.outside and rows.outside:"),
+            ("integers stored without the way through int64", "values = values.astype(np.int64)", "pass"),
+            ("bool stored as the lowest bit", "values = values != 0", "values = values.astype(np.int64) & 1"),
+            ("stride and dilation of rows swapped", "down * rows.dilation,", "down * rows.stride,"),
+            ("step of rows for columns", "across * columns.stride,", "across * rows.stride,"),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/correlate.py",
+        ON_HOST,
+        [
+            ("half precision summed in half", "    dtype = accumulator_dtype(dtype)\n", ""),
+            (
+                "blocks read the first one's window",
+                "window.part(down, across), dtype, conjugate",
+                "window, dtype, conjugate",
+            ),
+            ("later chunks of taps replace the sum", "total += _row_sum(", "total[...] = _row_sum("),
+            (
+                "taps of a chunk from the first",
+                "taps = weights[row_taps, column_taps]",
+                "taps = weights[: len(pixels), : len(pixels[0])]",
+            ),
+            ("kernels never conjugated", "return taps.conj() if conjugate else taps", "return taps"),
+            (
+                "small calls sum columns only",
+                "np.add.reduce(np.add.reduce(products, axis=1), axis=0)",
+                "np.add.reduce(products, axis=1)[0]",
+            ),
+            (
+                "taps of weight 0 are skipped",
+                "        np.add(result, product, out=result)",
+                "        np.add(result, product, out=result, where=np.broadcast_to(tap != 0, result.shape))",
+            ),
+            ("workspace grows with the workers", "most_workers=most_workers)", "most_workers=1 << 20)"),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/modulated.py",
+        ON_HOST,
+        [
+            (
+                "straddling groups interleaved",
+                "np.arange(parts) * entries // parts",
+                "np.arange(parts) % entries",
+            ),
+            (
+                "modulation of the first chunk for all",
+                "enumerate(pixels, start=row_taps.start)",
+                "enumerate(pixels, start=0)",
+            ),
+            (
+                "columns' modulation of the first chunk for all",
+                "modulation[m, column_taps.start + n]",
+                "modulation[m, n]",
+            ),
+            (
+                "weights of the first columns for all chunks",
+                "matrices[m, :, :, column_taps]",
+                "matrices[m, :, :, : chunk.columns.taps]",
+            ),
+            (
+                "later rows of taps replace the sum",
+                "total[:, first : first + at_once] += np.matmul",
+                "total[:, first : first + at_once] = np.matmul",
+            ),
+            (
+                "groups of outputs and channels mixed",
+                "by_row = by_group.transpose(3, 0, 1, 4, 2)",
+                "by_row = by_group.transpose(3, 0, 1, 2, 4).reshape(height, groups, -1, width, channels)",
+            ),
+            ("half precision summed in half", "    dtype = accumulator_dtype(dtype)\n", ""),
+            (
+                "BLAS threads beside the workers'",
+                "    with serial_blas:\n        for_each",
+                "    if True:\n        for_each",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/_workers.py",
+        THREADS,
+        [
+            ("one worker too many", "len(blocks), most_workers) - 1", "len(blocks), most_workers)"),
+            (
+                "BLAS stays at one thread",
+                "                _take_control()\n                self._limiter.restore_original_limits()",
+                "                pass",
+            ),
+            (
+                "the first call to leave ends the BLAS limit",
+                "            self._inside -= 1\n            if self._inside == 0:",
+                "            self._inside -= 1\n            if True:",
+            ),
+            (
+                "workers write after an exception",
+                "leave no thread behind that still writes\n        crew.finish()",
+                "leave no thread behind that still writes",
+            ),
+            (
+                "errors of other threads are lost",
+                "    if crew.errors:\n        raise crew.errors.pop(0)\n",
+                "",
+            ),
+            (
+                "the result is returned before all is written",
+                "        crew.work()\n        crew.finish()",
+                "        crew.work()",
+            ),
+            ("the number of workers outlives its block", "        _requested.reset(token)", "        pass"),
+            (
+                "child processes inherit the pool",
+                "            os.register_at_fork(after_in_child=self._forget)",
+                "            pass",
+            ),
+            (
+                "others go on after an exception",
+                "            self.errors.append(error)\n            self._closed = True",
+                "            self.errors.append(error)",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_backend.py",
+        DISPATCH,
+        [
+            (
+                "overlap of output and operands not checked",
+                "if any(backend.may_share_memory(output, operand) for operand in self.operands):",
+                "if False:",
+            ),
+            (
+                "overlap checked for the first operand only",
+                "for operand in self.operands):\n            return backend.empty",
+                "for operand in self.operands[:1]):\n            return backend.empty",
+            ),
+            (
+                "an overlapping output is not written back",
+                "                self.output[...] = result\n",
+                "                pass\n",
+            ),
+            (
+                "tensors that require grad are taken",
+                'if getattr(array, "requires_grad", False) is True:',
+                "if False:",
+            ),
+            (
+                "libraries are compared without their devices",
+                "if home != common:",
+                "if home.library != common.library:",
+            ),
+            (
+                "the shape of output is not checked",
+                "if output.shape != shape:",
+                "if output.ndim != len(shape):",
+            ),
+            (
+                "output=dtype is ignored",
+                "return requested_dtype(self._given, tuple(operand.dtype for operand in self.operands))",
+                "return default",
+            ),
+            (
+                "pending conjugation is ignored",
+                'for method in ("resolve_conj", "resolve_neg"):',
+                'for method in ("resolve_neg",):',
+            ),
+            ("masks are ignored", "if isinstance(array, np.ma.MaskedArray):", "if False:"),
+            (
+                "results of torch calls come back as NumPy arrays",
+                'if self.home.library in ("numpy", "cupy"):',
+                'if self.home.library in ("numpy", "cupy", "torch"):',
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_dtypes.py",
+        DISPATCH,
+        [
+            (
+                "integers computed in their own dtype",
+                "np.dtype(np.float64) if is_exact(dtype) or is_exact(output) else",
+                "np.dtype(np.float64) if is_exact(dtype) else",
+            ),
+            (
+                "complex kernels on real images give real results",
+                'if "c" in (input.kind, weights.kind):',
+                'if "c" in (input.kind,):',
+            ),
+            (
+                "bfloat16 summed in bfloat16",
+                "if computing.itemsize == 2 else computing",
+                "if computing == np.float16 else computing",
+            ),
+            (
+                "real output of complex operands is taken",
+                'if (dtype.kind == "c") != (kind == "complex"):',
+                'if (dtype.kind == "c") and (kind == "real"):',
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_correlate.py",
+        DISPATCH,
+        [
+            (
+                "dtypes of input and weights swapped",
+                "filter_dtype(images.dtype, kernels.dtype)",
+                "filter_dtype(kernels.dtype, images.dtype)",
+            ),
+            ("convolve conjugates", 'kernels.dtype.kind == "c" and not flip', 'kernels.dtype.kind == "c"'),
+            (
+                "convolve flips columns only",
+                "kernels_last[::-1, ::-1] if flip",
+                "kernels_last[:, ::-1] if flip",
+            ),
+            (
+                "lengths of the image axes swapped",
+                "shape[order[-2]], shape[order[-1]] = window",
+                "shape[order[-1]], shape[order[-2]] = window",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_shapes.py",
+        DISPATCH,
+        [
+            (
+                "image axes sorted",
+                "return (*(axis for axis in range(ndim) if axis not in image), *image)",
+                "return (*(axis for axis in range(ndim) if axis not in image), *sorted(image))",
+            ),
+            (
+                "kernels keep their own order of axes",
+                "return view.transpose(0, 1, *(2 + axis for axis in order))",
+                "return view",
+            ),
+            ("any length along the channels is taken", "length and expected % length == 0", "bool(length)"),
+        ],
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Bug:
+    """A bug, by the text that it replaces in a file, and the tests that are to catch it."""
+
+    number: int
+    file: str
+    what: str
+    old: str
+    new: str
+    tests: tuple[str, ...]
+
+    def plant(self, root: Path) -> None:
+        path = root / self.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(self.old) != 1:
+            raise SystemExit(
+                f"bug {self.number}: {self.file} has {text.count(self.old)} times, not once:\n{self.old}"
+            )
+        path.write_text(text.replace(self.old, self.new), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of tests ended: the first failure, by test and reason, or why there is none."""
+
+    caught: bool
+    passed: bool
+    test: str
+    reason: str
+    seconds: float
+
+
+def all_bugs() -> list[Bug]:
+    bugs = [(file, *bug, tests) for file, tests, listed in PLANTED for bug in listed]
+    return [Bug(number, *bug) for number, bug in enumerate(bugs, start=1)]
+
+
+def copy(source: Path, target: Path) -> None:
+    target.mkdir()
+    ignore = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for name in COPIED:
+        if (source / name).is_dir():
+            shutil.copytree(source / name, target / name, ignore=ignore)
+        else:
+            shutil.copy2(source / name, target / name)
+
+
+def environment(root: Path) -> dict[str, str]:
+    """Import from a copy alone; keep what the emulator builds of broken kernels out of the user's cache."""
+    return os.environ | {
+        "PYTHONPATH": str(root),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CUVARCONV_EMULATOR_CACHE": str(root.parent / "emulator"),
+    }
+
+
+def check_import(root: Path) -> None:
+    """Make sure that a copy is what its tests would test, and not an installed package."""
+    code = "import cuvarconv; print(cuvarconv.__file__)"
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(
+        command, cwd=root, env=environment(root), capture_output=True, text=True, check=True
+    )
+    if not Path(process.stdout.strip()).is_relative_to(root):
+        raise SystemExit(f"the tests would import {process.stdout.strip()}")
+
+
+def run_tests(root: Path, tests: tuple[str, ...]) -> Outcome:
+    report = root / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    start = time.monotonic()
+    try:
+        process = subprocess.run(
+            [*command, *tests],
+            cwd=root,
+            env=environment(root),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Outcome(False, False, "", f"still running after {TIMEOUT} s", TIMEOUT)
+    seconds = time.monotonic() - start
+    if process.returncode == 0:
+        return Outcome(False, True, "", "all tests pass", seconds)
+    test, reason = first_failure(report) if process.returncode == 1 and report.exists() else ("", "")
+    if not test:
+        last = (process.stdout + process.stderr).strip().splitlines()[-1:]
+        return Outcome(False, False, "", f"pytest ended with {process.returncode}: {' '.join(last)}", seconds)
+    return Outcome("CompileException" not in reason, False, test, reason, seconds)
+
+
+def first_failure(report: Path) -> tuple[str, str]:
+    """Return the first failing test and its reason from pytest's XML report."""
+    for case in ElementTree.parse(report).iter("testcase"):
+        for kind in ("failure", "error"):
+            found = case.find(kind)
+            if found is not None:
+                file = case.get("classname", "").replace(".", "/").removeprefix("tests/")
+                reason = " ".join(found.get("message", "").split())
+                return f"{file}.py::{case.get('name')}", reason
+    return "", ""
+
+
+def short(reason: str) -> str:
+    return reason if len(reason) <= LONGEST_REASON else reason[: LONGEST_REASON - 1] + "…"
+
+
+def try_bug(bug: Bug, clean: Path) -> Outcome:
+    root = clean.parent / f"bug{bug.number}"
+    copy(clean, root)
+    try:
+        bug.plant(root)
+        return run_tests(root, bug.tests)
+    finally:
+        shutil.rmtree(root)
+
+
+def control(bugs: list[Bug], clean: Path, jobs: int) -> bool:
+    """Run the untouched copy through every selection of tests that the bugs meet."""
+    selections = list(dict.fromkeys(bug.tests for bug in bugs))
+    roots = [clean.parent / f"control{number}" for number in range(len(selections))]
+    for root in roots:
+        copy(clean, root)
+    check_import(roots[0])
+    with ThreadPoolExecutor(jobs) as pool:
+        outcomes = list(pool.map(run_tests, roots, selections))
+    for selection, outcome in zip(selections, outcomes, strict=True):
+        line = "passes" if outcome.passed else f"FAILS: {outcome.test} {outcome.reason}"
+        print(f"control, {outcome.seconds:5.1f} s: {' '.join(selection)}: {line}", flush=True)
+    return all(outcome.passed for outcome in outcomes)
+
+
+def try_all(bugs: list[Bug], clean: Path, jobs: int) -> dict[Bug, Outcome]:
+    outcomes = {}
+    with ThreadPoolExecutor(jobs) as pool:
+        running = {pool.submit(try_bug, bug, clean): bug for bug in bugs}
+        for future in as_completed(running):
+            bug, outcome = running[future], future.result()
+            outcomes[bug] = outcome
+            verdict = "caught" if outcome.caught else "MISSED"
+            print(f"{len(outcomes):3d}/{len(bugs)} {verdict}, {outcome.seconds:5.1f} s: ", end="")
+            print(
+                f"{bug.number} {bug.file}: {bug.what}\n        {outcome.test} {short(outcome.reason)}",
+                flush=True,
+            )
+    return {bug: outcomes[bug] for bug in bugs}
+
+
+def markdown(outcomes: dict[Bug, Outcome]) -> str:
+    caught = sum(outcome.caught for outcome in outcomes.values())
+    lines = [
+        "# Planted bugs",
+        "",
+        f"{caught} of {len(outcomes)} bugs, each planted alone, are caught; without a bug all tests pass. "
+        "Made by `python tests/plant_bugs.py --write FILE`; the seconds include building the kernels.",
+        "",
+        "| # | file | bug | caught by | reason | s |",
+        "| ---: | --- | --- | --- | --- | ---: |",
+    ]
+    for bug, outcome in outcomes.items():
+        test = f"`{outcome.test}`" if outcome.caught else "**missed**"
+        cells = (str(bug.number), bug.file, bug.what, test, short(outcome.reason), f"{outcome.seconds:.0f}")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--list", action="store_true", help="list the bugs and stop")
+    parser.add_argument("--only", type=int, nargs="+", metavar="N", help="plant these bugs only")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="bugs at a time (default: 2)")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="save the table as Markdown")
+    options = parser.parse_args()
+    bugs = [bug for bug in all_bugs() if options.only is None or bug.number in options.only]
+    if options.list:
+        for bug in bugs:
+            print(f"{bug.number:3d} {bug.file}: {bug.what}")
+        return 0
+    if not bugs:
+        parser.error(f"--only: expected numbers from 1 to {len(all_bugs())}")
+    with tempfile.TemporaryDirectory(prefix="planted-bugs-") as folder:
+        clean = Path(folder).resolve() / "clean"
+        copy(ROOT, clean)
+        for bug in bugs:  # every text is looked for before anything runs
+            path = clean / bug.file
+            text = path.read_text(encoding="utf-8")
+            bug.plant(clean)
+            path.write_text(text, encoding="utf-8")
+        if not control(bugs, clean, options.jobs):
+            return 1
+        outcomes = try_all(bugs, clean, options.jobs)
+    if options.write:
+        options.write.write_text(markdown(outcomes), encoding="utf-8")
+    missed = [bug.number for bug, outcome in outcomes.items() if not outcome.caught]
+    print(f"{len(bugs) - len(missed)} of {len(bugs)} caught" + (f"; missed: {missed}" if missed else ""))
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
