@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 import cuvarconv
-from cuvarconv._measure import interleaved_seconds, peak_extra_bytes
+from cuvarconv._demo.measure import interleaved_seconds, peak_extra_bytes
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("numpy", "scipy", "torch", "cupy-cuda12x", "cupy-cuda13x", "ml_dtypes")

@@ -4,9 +4,9 @@ import sys
 from pathlib import Path
 
 from cuvarconv._demo import blurred, panel_row
-from cuvarconv._demo_blurs import DepthBlur, IntensityBlur
-from cuvarconv._demo_panel import draw
-from cuvarconv._demo_pictures import load
+from cuvarconv._demo.blurs import DepthBlur, IntensityBlur
+from cuvarconv._demo.panel import draw
+from cuvarconv._demo.pictures import load
 
 IMAGES = Path(__file__).resolve().parent / "images"
 

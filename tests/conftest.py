@@ -1,7 +1,7 @@
 """The backends that the tests of array functions run on, and settings for property-based tests."""
 
+import contextlib
 import os
-import sys
 import zlib
 
 import emulator
@@ -23,8 +23,18 @@ settings.load_profile("cuvarconv")
 NO_LAUNCH = "no_launch(reason): on CUDA the test launches no kernel (errors, empty results)"
 
 
+CUPY = pytest.StashKey()
+
+
 def pytest_configure(config):
+    """Settle what `cupy` is before anything imports the library."""
     config.addinivalue_line("markers", NO_LAUNCH)
+    cupy = _real_cupy()
+    if cupy is not None:
+        emulator.watch(cupy)
+    elif os.environ.get("CUVARCONV_DEVICE") != "gpu" and emulator.unavailable() is None:
+        cupy = emulator.install()
+    config.stash[CUPY] = cupy
 
 
 PASSED = pytest.StashKey[bool]()
@@ -93,18 +103,14 @@ def _real_cupy():
 
 
 @pytest.fixture(scope="session")
-def cuda_backend():
+def cuda_backend(pytestconfig):
     """CuPy on a GPU, else on the emulator; skipped by name where neither runs."""
-    cupy = None if getattr(sys.modules.get("cupy"), "is_fake", False) else _real_cupy()
+    cupy = pytestconfig.stash[CUPY]
     if cupy is not None:
-        emulator.watch(cupy)
         return CudaBackend(cupy)
     if os.environ.get("CUVARCONV_DEVICE") == "gpu":
         pytest.fail("CUVARCONV_DEVICE=gpu, but CuPy finds no GPU")
-    reason = emulator.unavailable()
-    if reason:
-        pytest.skip(f"no GPU, and {reason}")
-    return CudaBackend(emulator.install())
+    pytest.skip(f"no GPU, and {emulator.unavailable()}")
 
 
 @pytest.fixture(scope="session")
@@ -123,23 +129,25 @@ def instantiations(cuda_backend):
     return {name for names in by_source.values() for name in names}
 
 
+def _shuffled(name, backend):
+    """On the emulator, run threads forward, backward or in random order, by the name of a test."""
+    if not backend.is_emulated:
+        return contextlib.nullcontext()
+    from emulator import launch
+
+    orders = ("forward", "backward", 7)
+    return launch.configured(order=orders[zlib.crc32(name.encode()) % len(orders)])
+
+
 @pytest.fixture(params=["numpy", "cuda"])
 def xp(request):
-    """One backend after the other; on CUDA, fails where the test has launched no kernel.
-
-    On the emulator the threads run forward, backward or shuffled, by the name of the test.
-    """
+    """One backend after the other; on CUDA, fails where the test has launched no kernel."""
     if request.param == "numpy":
         yield Backend()
         return
     backend = request.getfixturevalue("cuda_backend")
     known = request.getfixturevalue("instantiations")
-    if backend.is_emulated:
-        from emulator import launch
-
-        orders = ("forward", "backward", 7)
-        launch.configure(order=orders[zlib.crc32(request.node.name.encode()) % len(orders)])
-    with emulator.recording() as launches:
+    with _shuffled(request.node.name, backend), emulator.recording() as launches:
         yield backend
     assert set(launches.names) <= known
     passed = request.node.stash.get(PASSED, False)

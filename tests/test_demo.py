@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cuvarconv import _demo, _demo_blurs, _demo_pictures, _info, _measure
+from cuvarconv import _demo, _info
 from cuvarconv.__main__ import main
+from cuvarconv._demo import blurs, measure, pictures
 
 pillow = pytest.importorskip("PIL.Image", reason="needs Pillow (the extra `demo`)")
 pytest.importorskip("matplotlib", reason="needs matplotlib (the extra `demo`)")
@@ -33,7 +34,7 @@ def demo(tmp_path):
 @pytest.fixture
 def numpy_only(monkeypatch):
     """Compare with NumPy's formula, which spares the import of PyTorch."""
-    monkeypatch.setattr(_demo_blurs, "find_spec", lambda name: None)
+    monkeypatch.setattr(blurs, "find_spec", lambda name: None)
 
 
 @pytest.fixture
@@ -164,11 +165,11 @@ def test_kinds_of_pictures(demo, tmp_path, mode, name, no_panel):
 def test_values_of_deep_and_transparent_pictures(tmp_path):
     grey = np.array([[0, 32768, 65535]], np.uint16)
     pillow.fromarray(grey).save(tmp_path / "deep.png")
-    loaded = _demo_pictures.load(tmp_path / "deep.png", None, 64).colours
+    loaded = pictures.load(tmp_path / "deep.png", None, 64).colours
     np.testing.assert_allclose(loaded, np.repeat(grey[..., None] / 65535, 3, -1), atol=1e-6)
     clear = np.array([[[0, 0, 0, 0], [255, 0, 0, 255], [0, 0, 0, 128]]], np.uint8)
     pillow.fromarray(clear).save(tmp_path / "clear.png")
-    loaded = _demo_pictures.load(tmp_path / "clear.png", None, 64).colours
+    loaded = pictures.load(tmp_path / "clear.png", None, 64).colours
     expected = np.array([[[1, 1, 1], [1, 0, 0], [0.498, 0.498, 0.498]]])
     np.testing.assert_allclose(loaded, expected, atol=0.01)
 
@@ -179,14 +180,14 @@ def test_deep_colour_tiff(tmp_path, dtype, atol):
     colours = np.random.default_rng(7).random((5, 6, 3))
     stored = (colours * (65535 if dtype == np.uint16 else 1)).astype(dtype)
     tifffile.imwrite(tmp_path / "deep.tif", stored, photometric="rgb")
-    loaded = _demo_pictures.load(tmp_path / "deep.tif", None, 64).colours
+    loaded = pictures.load(tmp_path / "deep.tif", None, 64).colours
     np.testing.assert_allclose(loaded, colours, atol=atol)
 
 
 def test_floating_picture_with_nan(tmp_path):
     values = np.array([[0.25, np.nan, np.inf, 4.0]], np.float32)
     pillow.fromarray(values).save(tmp_path / "float.tif")
-    loaded = _demo_pictures.load(tmp_path / "float.tif", None, 64).colours[0, :, 0]
+    loaded = pictures.load(tmp_path / "float.tif", None, 64).colours[0, :, 0]
     np.testing.assert_allclose(loaded, [0.0625, 0, 0, 1])
 
 
@@ -194,7 +195,7 @@ def test_camera_orientation_is_followed(tmp_path):
     exif = pillow.Exif()
     exif[0x0112] = 6  # the camera was turned by a quarter
     path = save_noise(tmp_path / "turned.jpg", exif=exif)
-    assert _demo_pictures.load(path, None, 64).colours.shape == (24, 16, 3)
+    assert pictures.load(path, None, 64).colours.shape == (24, 16, 3)
 
 
 def test_large_pictures_are_shrunk(demo, tmp_path, capsys, no_panel):
@@ -351,11 +352,11 @@ def test_progress_moves_on_a_terminal(monkeypatch, capsys):
 def test_bands_do_not_show(monkeypatch):
     colours = np.random.default_rng(8).random((23, 17, 3), np.float32)
     disparity = np.random.default_rng(9).random((23, 17), np.float32)
-    blurs = (
-        _demo_blurs.IntensityBlur(colours, 1.5),
-        _demo_blurs.DepthBlur(colours, disparity, 0.4, 3.0),
+    both = (
+        blurs.IntensityBlur(colours, 1.5),
+        blurs.DepthBlur(colours, disparity, 0.4, 3.0),
     )
-    for blur in blurs:
+    for blur in both:
         whole, _ = _demo.blurred(blur)
         monkeypatch.setattr(_demo, "_BAND_BYTES", 1)
         np.testing.assert_allclose(_demo.blurred(blur)[0], whole, atol=1e-6)
@@ -364,7 +365,7 @@ def test_bands_do_not_show(monkeypatch):
 
 def test_intensity_blur_against_its_equation():
     colours = np.random.default_rng(10).random((6, 7, 3), np.float32)
-    blur = _demo_blurs.IntensityBlur(colours, 1.0)
+    blur = blurs.IntensityBlur(colours, 1.0)
     result, _ = _demo.blurred(blur)
     r = blur.radius
     padded = np.pad(colours.astype(float), ((r, r), (r, r), (0, 0)), mode="symmetric")
@@ -378,7 +379,7 @@ def test_intensity_blur_against_its_equation():
 
 
 def test_zero_sigma_is_the_identity():
-    kernels = _demo_blurs.gaussian_kernels(np.zeros((1, 1), np.float32), 2)
+    kernels = blurs.gaussian_kernels(np.zeros((1, 1), np.float32), 2)
     expected = np.zeros((5, 5, 1, 1))
     expected[2, 2] = 1
     np.testing.assert_array_equal(kernels, expected)
@@ -388,7 +389,7 @@ def test_sharp_edges_stay_before_a_blurred_background():
     colours = np.zeros((9, 20, 3), np.float32)
     colours[:, 10:] = 1  # near, in focus, and white before a black background
     disparity = np.where(colours[..., 0] > 0, 8, 1).astype(np.float32)
-    result, _ = _demo.blurred(_demo_blurs.DepthBlur(colours, disparity, 8.0, 3.0))
+    result, _ = _demo.blurred(blurs.DepthBlur(colours, disparity, 8.0, 3.0))
     np.testing.assert_allclose(result, colours, atol=1e-6)
 
 
@@ -403,8 +404,8 @@ def test_both_formulas_agree(function, monkeypatch):
     results = []
     for hidden in (False, True):
         if hidden:
-            monkeypatch.setattr(_demo_blurs, "find_spec", lambda name: None)
-        _, convert, formula = _demo_blurs.unfold_formula(function)
+            monkeypatch.setattr(blurs, "find_spec", lambda name: None)
+        _, convert, formula = blurs.unfold_formula(function)
         results.append(np.asarray(formula(*map(convert, operands))))
     np.testing.assert_allclose(*results, rtol=1e-5)
 
@@ -412,20 +413,20 @@ def test_both_formulas_agree(function, monkeypatch):
 def test_missing_disparity_takes_the_farther_neighbour():
     nan = np.nan
     disparity = np.array([[nan, 5, nan, nan, 2, 0], [nan] * 6, [1, 1, 1, 1, 1, 1]])
-    filled = _demo_pictures._filled(disparity, "name")
+    filled = pictures._filled(disparity, "name")
     np.testing.assert_array_equal(filled[0], [5, 5, 2, 2, 2, 2])
     np.testing.assert_array_equal(filled[1], filled[0])
 
 
 def test_peak_memory_counts_what_is_allocated():
-    found = _measure.peak_extra_bytes(lambda: np.ones(64 << 17).sum())
+    found = measure.peak_extra_bytes(lambda: np.ones(64 << 17).sum())
     if found is None:
         pytest.skip("needs Linux's /proc and glibc")
     assert 60 << 20 < found < 80 << 20
 
 
 def test_peak_memory_says_where_it_cannot_tell(monkeypatch, tmp_path, demo, capsys, no_panel):
-    monkeypatch.setattr(_measure, "_CLEAR_REFS", tmp_path / "not" / "there")
+    monkeypatch.setattr(measure, "_CLEAR_REFS", tmp_path / "not" / "there")
     assert demo(save_noise(tmp_path / "mine.png")) == 0
     assert "peak extra memory     not measured" in capsys.readouterr().out
 

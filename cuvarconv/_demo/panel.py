@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._demo_pictures import INSTALL, DemoError, reason
+from cuvarconv._demo.pictures import INSTALL, DemoError, reason
 
 _TITLE, _GAP, _BAR = 0.36, 0.12, 0.5  # inches
 _FRAMES = ("#ffd21f", "#25d8ff")

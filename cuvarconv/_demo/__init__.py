@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 import cuvarconv
-from cuvarconv._demo_blurs import Blur, DepthBlur, IntensityBlur, unfold_formula
-from cuvarconv._demo_panel import Row, check_matplotlib, draw
-from cuvarconv._demo_pictures import DemoError, Picture, load, reason, save
-from cuvarconv._measure import interleaved_seconds, peak_extra_bytes
+from cuvarconv._demo.blurs import Blur, DepthBlur, IntensityBlur, unfold_formula
+from cuvarconv._demo.measure import interleaved_seconds, peak_extra_bytes
+from cuvarconv._demo.panel import Row, check_matplotlib, draw
+from cuvarconv._demo.pictures import DemoError, Picture, load, reason, save
 
 __all__ = ["DemoError", "run"]
 
