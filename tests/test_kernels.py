@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import cuvarconv
+from cuvarconv._window import make_window
 
 
 @pytest.fixture
@@ -100,3 +101,21 @@ def test_a_kernel_that_does_not_compile_is_named(cuda_backend, monkeypatch):
     )
     with pytest.raises(RuntimeError, match=r"kernels/some\.cu: broken<3> does not compile:[^$]*nonsense"):
         _launch.launch("some", "broken<3>", 1, 32, (), 0)
+
+
+def test_index_tables_stay_small(cuda_backend, instantiations):
+    """Windows wider than memory: taps and outputs together would list 2³⁵ entries."""
+    from cuvarconv._gpu._pieces import Piece, _cut
+
+    cupy = cuda_backend.module
+    wide = cupy.broadcast_to(cupy.ones((1, 1), np.float32), (1, 1 << 20))
+    kernels = cupy.broadcast_to(cupy.ones((1, 1, 1, 1), np.float32), (1, 1 << 15, 1, 1))
+    for stride, dilation in ((1, 1), (1, 1 << 25), (500, 1)):
+        window = make_window(
+            (1, 1 << 15), (1, 1 << 20), mode="wrap", cval=0, origin=0, stride=stride, dilation=dilation
+        )
+        output = cupy.broadcast_to(cupy.ones((1, 1), np.float32), window.output_shape)
+        call = Piece(wide, kernels, output, window)
+        cut = _cut(call, np.dtype(np.float32), 0)
+        assert sum(part.stop - part.start for _, part in cut) == window.columns.length
+        assert max(window.columns.part(part).entries for _, part in cut) <= 1 << 20

@@ -11,10 +11,11 @@ import cupy
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._window import CVAL, Window
+from cuvarconv._window import CVAL, Axis, Window
 
 _WORKSPACE = 32 << 20  # bytes of converted arrays at a time; as much again while one is made
-_LONGEST = 1 << 20  # outputs along an axis per launch, so that index tables stay small
+_MOST_ENTRIES = 1 << 20  # of an index table: 8 MiB
+_MOST_OUTPUTS = 1 << 30  # per channel and launch: kernels count them in 32 bits
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,31 @@ def pieces(call: Piece, dtype: np.dtype, *, batch: int) -> Iterator[Piece]:
 def _cut(call: Piece, dtype: np.dtype, batch: int) -> list[Where]:
     shape = (*call.output.shape[:batch], *call.window.output_shape)
     if call.foreign_bytes(dtype) == 0:
-        runs = [[slice(at, at + _LONGEST) for at in range(0, n, _LONGEST)] for n in shape[batch:]]
-        return list(itertools.product(*[[slice(None)]] * batch, *runs))
-    elements = _LONGEST
+        whole_batch = [[slice(None)]] * batch
+        across = _run(call.window.columns, _MOST_OUTPUTS)
+        down = _run(call.window.rows, _MOST_OUTPUTS // across)
+        runs = zip(shape[batch:], (down, across), strict=True)
+        cuts = [[slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs]
+        return list(itertools.product(*whole_batch, *cuts))
+    elements = _MOST_ENTRIES
     cut = blocks(shape, elements)
-    while elements > 1 and call.block(cut[0], batch).foreign_bytes(dtype) > _WORKSPACE:
+    while elements > 1 and not _fits(call.block(cut[0], batch), dtype):
         elements //= 2
         cut = blocks(shape, elements)
     return cut
+
+
+def _run(axis: Axis, most: int) -> int:
+    """Return how many outputs along an axis a launch takes."""
+    run = max(1, min(axis.length, most))
+    while run > 1 and axis.part(slice(run)).entries > _MOST_ENTRIES:
+        run = -(-run // 2)
+    return run
+
+
+def _fits(piece: Piece, dtype: np.dtype) -> bool:
+    longest = max(piece.window.rows.entries, piece.window.columns.entries)
+    return longest <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= _WORKSPACE
 
 
 def _gathered(piece: Piece, dtype: np.dtype) -> Piece:

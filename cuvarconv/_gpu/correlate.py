@@ -55,10 +55,11 @@ def correlate(
     call = Piece(in_elements(input), in_elements(weights), output, window)
     for piece in pieces(call, dtype, batch=output.ndim - 2):
         shared, own = _batch_axes(piece)
-        plan = _plan(piece.window, shared[0].length if shared else 1, dtype, shared_memory_per_block())
-        blocks_per_group = plan.tiles(piece.window) * -(-_MOST_PLANES // plan.planes)
+        planes = min(shared[0].length, _MOST_PLANES) if shared else 1
+        plan = _plan(piece.window, planes, dtype, shared_memory_per_block())
+        blocks_per_group = plan.tiles(piece.window) * -(-planes // plan.planes)
         most_groups = max(1, MOST_BLOCKS // blocks_per_group)
-        for batch in launches([own, shared], (most_groups, _MOST_PLANES), operands=3):
+        for batch in launches([own, shared], (most_groups, planes), operands=3):
             _launch(piece, plan, batch, dtype, conjugate)
 
 
