@@ -119,3 +119,30 @@ def test_index_tables_stay_small(cuda_backend, instantiations):
         cut = _cut(call, np.dtype(np.float32), 0)
         assert sum(part.stop - part.start for _, part in cut) == window.columns.length
         assert max(window.columns.part(part).entries for _, part in cut) <= 1 << 20
+
+
+@pytest.mark.parametrize("role", ["input", "weights", "output"])
+def test_batches_between_which_alignment_is_lost(cuda_backend, instantiations, role):
+    """Two batch axes that cannot be walked as one; the outer stride is odd, the others are not."""
+    cupy = cuda_backend.module
+
+    def loose(values):
+        """Return a copy of (2, n, …) whose halves lie an odd number of elements apart."""
+        inner = values[0].size
+        memory = cupy.zeros(2 * inner + 1, values.dtype)
+        steps = np.array(values.strides)
+        steps[0] = (inner + 1) * values.itemsize
+        view = cuda_backend.as_strided(memory, values.shape, tuple(int(step) for step in steps))
+        view[...] = cuda_backend.asarray(values)
+        return view
+
+    rng = np.random.default_rng(3)
+    x = rng.integers(-4, 5, (2, 3, 8, 32)).astype(np.float32)
+    k = rng.integers(-3, 4, (2, 3, 3, 3, 8, 32)).astype(np.float32)
+    place = {"input": cuda_backend.asarray, "weights": cuda_backend.asarray, "output": cuda_backend.asarray}
+    place[role] = loose
+    kernels = place["weights"](k).transpose(2, 3, 0, 1, 4, 5)
+    output = place["output"](np.zeros_like(x))
+    cuvarconv.correlate(place["input"](x), kernels, output)
+    expected = cuvarconv.correlate(x, k.transpose(2, 3, 0, 1, 4, 5))
+    np.testing.assert_array_equal(output.get(), expected)

@@ -49,7 +49,10 @@ def strides(array: Any) -> Offsets:
 
 
 def in_runs(array: Any, steps: Offsets, count: int) -> bool:
-    """Whether `count` neighbours along the last axis can be moved by one aligned instruction."""
+    """Whether `count` neighbours along the last axis can be moved by one aligned instruction.
+
+    `steps` are all offsets that a kernel adds up: the base, and the strides, that axis' last.
+    """
     *others, last = steps
     aligned = array.data.ptr % (count * array.itemsize) == 0
     return last == 1 and aligned and all(step % count == 0 for step in others)

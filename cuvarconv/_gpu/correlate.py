@@ -144,20 +144,15 @@ def _pitch(columns: int, vector: int, lanes: int, number: np.dtype) -> int:
 def _launch(piece: Piece, plan: _Plan, batch: Batch, dtype: np.dtype, conjugate: bool) -> None:
     window = piece.window
     (groups, own), (planes, shared) = ((axis.length, axis.strides) for axis in batch.axes)
-    x_steps = (own[0], shared[0], *strides(piece.image)[-2:])
-    k_steps = (own[1], *strides(piece.kernels)[:2], *strides(piece.kernels)[-2:])
-    y_steps = (own[2], shared[2], *strides(piece.output)[-2:])
-    x_runs = piece.image.shape[-1] % plan.vector == 0 and in_runs(piece.image, x_steps, plan.vector)
+    x = (batch.bases[0], own[0], shared[0], *strides(piece.image)[-2:])
+    k = (batch.bases[1], own[1], *strides(piece.kernels)[:2], *strides(piece.kernels)[-2:])
+    y = (batch.bases[2], own[2], shared[2], *strides(piece.output)[-2:])
+    whole = piece.image.shape[-1] % plan.vector == 0
     arguments = (
-        *(piece.image, np.int32(x_runs), *offsets(batch.bases[0], *x_steps)),
-        *(
-            piece.kernels,
-            np.int32(in_runs(piece.kernels, k_steps, plan.vector)),
-            np.int32(conjugate),
-        ),
-        *offsets(batch.bases[1], *k_steps),
-        *(piece.output, np.int32(in_runs(piece.output, y_steps, plan.vector))),
-        *offsets(batch.bases[2], *y_steps),
+        *(piece.image, np.int32(whole and in_runs(piece.image, x, plan.vector)), *offsets(*x)),
+        *(piece.kernels, np.int32(in_runs(piece.kernels, k, plan.vector)), np.int32(conjugate)),
+        *offsets(*k),
+        *(piece.output, np.int32(in_runs(piece.output, y, plan.vector)), *offsets(*y)),
         *table_arguments(window.rows, plan.rows_by_tap),
         *table_arguments(window.columns, plan.columns_by_tap),
         np.int32(not plan.columns_by_tap),
