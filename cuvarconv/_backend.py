@@ -66,7 +66,10 @@ class Call:
             return self.output.dtype
         if self._given is None:
             return default
-        return requested_dtype(self._given, tuple(operand.dtype for operand in self.operands))
+        dtype = requested_dtype(self._given, tuple(operand.dtype for operand in self.operands))
+        if not dtype.isnative and self.home.library != "numpy":
+            raise TypeError(f"output: expected native byte order for {self.home.library}, got {dtype}")
+        return dtype
 
     def target(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         """Return the array to write: the caller's, or a new one (also where theirs overlaps an operand)."""
@@ -85,6 +88,8 @@ class Call:
         if self.output is not None:
             if result is not self.output:
                 self.output[...] = result
+            if self.home.library == "torch":  # tell autograd, as torch's own in-place functions do
+                sys.modules["torch"].autograd.graph.increment_version(self._given)
             return self._given
         if self.home.library in ("numpy", "cupy"):
             return result
@@ -95,6 +100,8 @@ class Call:
 def receive(output: Any, **operands: Any) -> Iterator[Call]:
     """Open a call: find the arrays' home, go there, and view all of them as its arrays."""
     arrays = dict(operands)
+    if type(output).__module__ == "torch" and type(output).__name__ == "dtype":
+        output = np.dtype(str(output).removeprefix("torch."))
     if not _is_dtype(output):
         _check_array(output)
         arrays["output"] = output
@@ -241,5 +248,11 @@ def _asarray(name: str, array: Any) -> np.ndarray:
 
 
 def _check_writable(target: Any, home: Home) -> None:
+    if target.size and any(
+        n > 1 and stride == 0 for n, stride in zip(target.shape, target.strides, strict=True)
+    ):
+        raise ValueError(
+            f"output: elements share memory (strides {target.strides}); expected an array of its own"
+        )
     if home.device is None and not target.flags.writeable:
         raise ValueError("output: the array is read-only")

@@ -17,7 +17,7 @@ def blocks(shape: tuple[int, ...], elements: int) -> list[Where]:
     if 0 in shape:
         return []
     if math.prod(shape) <= elements:
-        return [tuple(slice(0, length) for length in shape)] if 0 not in shape else []
+        return [tuple(slice(0, length) for length in shape)]
     cuts, size = [], 1
     for length in reversed(shape):
         pieces = max(1, -(-length * size // elements)) if elements > size else length

@@ -87,8 +87,8 @@ def correlate(
 
     References
     ----------
-    .. [1] S. Nah et al., "Kernel prediction", as in B. Mildenhall et al., "Burst denoising with
-       kernel prediction networks", CVPR 2018, eq. (2): one kernel per pixel.
+    .. [1] B. Mildenhall, J. T. Barron, J. Chen, D. Sharlet, R. Ng and R. Carroll, "Burst denoising with
+       kernel prediction networks", CVPR 2018: one kernel per pixel.
 
     Examples
     --------

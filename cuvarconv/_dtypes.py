@@ -30,10 +30,13 @@ def computing_dtype(operands: tuple[np.dtype, ...], output: np.dtype) -> np.dtyp
     """Return the dtype that operands are converted to before they are multiplied.
 
     ``numpy.result_type`` of the operands.  Where that or the output is an integer it is float64,
-    so that the truncation of an integer result sees the same value as scipy's.
+    so that the truncation of an integer result sees the same value as scipy's; where it is a half
+    precision that the output is not, float32, so that the sum is not rounded on its way.
     """
     dtype = _common(operands)
-    return np.dtype(np.float64) if is_exact(dtype) or is_exact(output) else _native(dtype)
+    if is_exact(dtype) or is_exact(output):
+        return np.dtype(np.float64)
+    return np.dtype(np.float32) if dtype.itemsize == 2 and output != dtype else _native(dtype)
 
 
 def accumulator_dtype(computing: np.dtype) -> np.dtype:

@@ -76,9 +76,8 @@ def modulated_correlate(
 
     References
     ----------
-    .. [1] "Convolution with a kernel that varies over the image", a question on the PyTorch forum,
-       where ``unfold``, a product and ``matmul`` are the answer.
-    .. [2] H. Su et al., "Pixel-adaptive convolutional neural networks", CVPR 2019, eq. (3).
+    .. [1] H. Su, V. Jampani, D. Sun, O. Gallo, E. Learned-Miller and J. Kautz, "Pixel-adaptive
+       convolutional neural networks", CVPR 2019, eq. (3): the modulation is an affinity of features.
 
     Examples
     --------

@@ -223,6 +223,10 @@ def _make_axis(
             origin = -origin - (taps % 2 == 0)
         start = -(taps // 2 + origin) * dilation
         length = -(-size // stride)
+    if length == 1:
+        stride = 1  # a step that is never taken may be of any size
+    if taps == 1:
+        dilation = 1
     axis = Axis(taps, stride, dilation, start, size, length, mode)
     if abs(start) + max(axis.span, 0) + size >= 1 << 61:
         raise ValueError(
@@ -247,9 +251,11 @@ def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, in
     """Read an int or a pair of ints (rows, columns)."""
     if type(value) is int and (minimum is None or value >= minimum):
         return value, value
-    values = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value, value)
     try:
-        pair = tuple(operator.index(item) for item in values)
+        if isinstance(value, str | bytes | dict | set | frozenset):
+            raise TypeError
+        many = isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
+        pair = tuple(operator.index(item) for item in (value if many else (value, value)))
     except TypeError:
         raise TypeError(f"{name}: expected an int or a pair of ints, got {value!r}") from None
     if len(pair) != 2:

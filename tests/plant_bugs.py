@@ -3,14 +3,16 @@
     python tests/plant_bugs.py [--list] [--only N …] [--jobs N] [--write FILE]
 
 The exit status is 0 if the tests pass on the untouched copy and fail on every planted bug.  A test
-has to fail: a copy that cannot be built or imported, dies or hangs does not count.
+has to fail, or to crash: a copy that hangs or cannot be built or imported does not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -1011,6 +1013,8 @@ def run_tests(root: Path, tests: tuple[str, ...]) -> Outcome:
     if process.returncode == 0:
         return Outcome(False, True, "", "all tests pass", seconds)
     test, reason = first_failure(report) if process.returncode == 1 and report.exists() else ("", "")
+    if not test and process.returncode < 0:
+        test, reason = crash(process.stderr, -process.returncode)
     if not test:
         last = (process.stdout + process.stderr).strip().splitlines()[-1:]
         return Outcome(False, False, "", f"pytest ended with {process.returncode}: {' '.join(last)}", seconds)
@@ -1027,6 +1031,12 @@ def first_failure(report: Path) -> tuple[str, str]:
                 reason = " ".join(found.get("message", "").split()).removeprefix("emulator.arguments.")
                 return f"{file}.py::{case.get('name')}", reason
     return "", ""
+
+
+def crash(traceback: str, number: int) -> tuple[str, str]:
+    """Return the test that Python's fault handler names, and the signal."""
+    inside = re.search(r'tests/(test_\w+\.py)", line \d+ in (test_\w+)', traceback)
+    return (f"{inside[1]}::{inside[2]}", f"crash: {signal.strsignal(number)}") if inside else ("", "")
 
 
 def short(reason: str) -> str:

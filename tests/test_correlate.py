@@ -237,6 +237,15 @@ def test_half_precision_is_summed_in_single(xp, dtype):
     assert_equal(result, np.full((1, 3), 4096, dtype))
 
 
+@pytest.mark.parametrize("dtype", ["float16", BFLOAT16], ids=str)
+def test_half_precision_reaches_a_wider_output_unrounded(xp, dtype):
+    """The first sum is odd and beyond 2048; the second overflows float16."""
+    ones = np.ones((1, 3), dtype), np.ones((1, 2115), dtype)
+    assert_equal(correlated(xp, *ones, output=np.float32), np.full((1, 3), 2115, np.float32))
+    large = np.full((3, 3), 8192, dtype), np.ones((3, 3), dtype)
+    assert_equal(correlated(xp, *large, output=np.float64), np.full((3, 3), 9 * 8192.0))
+
+
 @pytest.mark.parametrize(
     ("images", "weights", "result"),
     [

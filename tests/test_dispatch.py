@@ -485,3 +485,24 @@ def test_lists_go_where_the_cupy_arrays_are(xp):
     result = cuvarconv.correlate(xp.asarray(X), K[..., 0, 0].tolist())
     expected = reference.correlate(X, K[..., 0, 0]).astype(np.float32)
     assert_equal(xp.to_numpy(result), expected)
+
+
+def test_writing_a_tensor_is_seen_by_autograd():
+    scale = torch.ones(2, 6, 7)
+    loss = (torch.ones(2, 6, 7, requires_grad=True) * scale).sum()
+    cuvarconv.correlate(torch.from_numpy(X), torch.from_numpy(K), scale)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16"])
+def test_output_as_a_torch_dtype(dtype):
+    result = cuvarconv.correlate(torch.from_numpy(X), torch.from_numpy(K), getattr(torch, dtype))
+    assert result.dtype == getattr(torch, dtype)
+    assert_equal(result.numpy(), EXPECTED.astype(dtype))
+
+
+def test_foreign_byte_order_stays_with_numpy():
+    assert cuvarconv.correlate(X, K, ">f4").dtype == np.dtype(">f4")
+    with pytest.raises(TypeError, match="native byte order for torch"):
+        cuvarconv.correlate(torch.from_numpy(X), torch.from_numpy(K), ">f4")

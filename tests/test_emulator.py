@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import emulator
 import numpy as np
@@ -328,7 +329,8 @@ def test_shared_memory_limits():
 def test_recording():
     with emulator.recording() as launched:
         add_neighbour("NONE")
-        with cupy.cuda.ExternalStream(1234):
+        other = SimpleNamespace(__cuda_stream__=lambda: (0, 1234))
+        with cupy.cuda.Stream.from_external(other):
             copy_any(X, X.copy(), 4)
     assert launched.names == ["add_neighbour<NONE>", "copy_any"]
     assert launched.counts == {"add_neighbour<NONE>": 1, "copy_any": 1}

@@ -58,6 +58,7 @@ NO_FLAG = "CUDA arrays have no such flag"
 ONES = np.ones((2, 6, 7), np.float32)
 
 CALLS = [
+    *many(("stride: ", "an int or a pair of ints"), TypeError, stride=[{1: 2, 3: 4}, {1, 2}, b"ab"]),
     # input
     Wrong("correlate", {"input": np.ones(7)}, ValueError, ("input: ", "at least 2 axes", "got 1")),
     Wrong("convolve", {"input": np.float64(3)}, ValueError, ("input: ", "at least 2 axes", "got 0")),

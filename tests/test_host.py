@@ -55,6 +55,8 @@ CORRELATE = {
     "huge stride": (zeros(4096, 4096), small(3, 3), {"stride": 1000}),
     "channels last": (zeros(512, 512, 16), small(3, 3), {"axes": (0, 1)}),
     "flipped image": (zeros(2048, 2048)[::-1, ::-1].T, small(5, 5), {}),
+    "complex, dilated": (zeros(1024, 1024, dtype=np.complex128), small(5, 5), {"dilation": 300}),
+    "long rows, strided": (zeros(1, 1 << 22), small(1, 16), {"stride": (1, 16)}),
     "integers": (zeros(2048, 2048, dtype=np.int32), small(5, 5), {}),
     "double precision weights": (zeros(2048, 1024), small(5, 5).astype(np.float64), {}),
     "complex weights": (zeros(1024, 1024), small(5, 5).astype(np.complex128), {}),
@@ -68,7 +70,8 @@ def test_correlate_needs_little_memory(name, workers):
     shape = cuvarconv.correlate(x, k[:1, :1], **keywords).shape  # also fills caches
     with cuvarconv.set_workers(workers):
         used = peak_beyond(shape, lambda: cuvarconv.correlate(x, k, **keywords))
-    used -= math.prod(shape) * 4 if k.dtype.kind == "c" else 0  # the result is complex64
+    result = np.result_type(x, np.complex64) if "c" in (x.dtype.kind, k.dtype.kind) else np.float32
+    used -= math.prod(shape) * (np.dtype(result).itemsize - 4)
     assert used <= LIMIT, f"{used / MIB:.0f} MiB"
 
 
@@ -392,3 +395,24 @@ atexit.register(late)
 """
     )
     assert python(code, function) == "(32, 256, 256)\n"
+
+
+def test_set_workers_checks_at_once():
+    with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
+        cuvarconv.set_workers(0)
+
+
+@pytest.mark.parametrize("step", [np.array(2), 1 << 62], ids=["0-d array", "beyond any image"])
+def test_steps_of_any_kind_and_size(step):
+    x, k = np.arange(12.0).reshape(3, 4), np.ones((1, 1))
+    stride = min(int(step), 1 << 30)
+    np.testing.assert_array_equal(cuvarconv.correlate(x, k, stride=step), x[::stride, ::stride])
+    np.testing.assert_array_equal(cuvarconv.correlate(x, k, dilation=step), x)
+
+
+def test_output_whose_elements_share_memory_is_refused():
+    memory = np.zeros(4)
+    output = np.lib.stride_tricks.as_strided(memory, (3, 4), (0, 8))
+    with pytest.raises(ValueError, match=r"output: elements share memory \(strides \(0, 8\)\)"):
+        cuvarconv.correlate(np.ones((3, 4)), [[1.0]], output)
+    assert not memory.any()

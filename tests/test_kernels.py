@@ -1,7 +1,9 @@
 """What the CUDA kernels do to memory, counted by the emulator, and how the launcher reports errors."""
 
+import contextlib
 import re
 
+import emulator
 import numpy as np
 import pytest
 
@@ -146,3 +148,19 @@ def test_batches_between_which_alignment_is_lost(cuda_backend, instantiations, r
     cuvarconv.correlate(place["input"](x), kernels, output)
     expected = cuvarconv.correlate(x, k.transpose(2, 3, 0, 1, 4, 5))
     np.testing.assert_array_equal(output.get(), expected)
+
+
+@pytest.mark.parametrize(
+    "shapes", [((64, 128, 256), (1, 1, 64, 1, 1)), ((3000, 16, 16), (1, 1, 3000, 16, 16))]
+)
+def test_one_launch_for_a_whole_batch(cuda_backend, instantiations, shapes):
+    x, k = (cuda_backend.asarray(np.ones(shape, np.float32)) for shape in shapes)
+    quickly = contextlib.nullcontext()
+    if cuda_backend.is_emulated:
+        from emulator import launch
+
+        quickly = launch.configured(fast=True)
+    with quickly, emulator.recording() as launched:
+        result = cuvarconv.correlate(x, k)
+    assert len(launched) == 1
+    assert float(result.min().get()) == float(result.max().get()) == 1

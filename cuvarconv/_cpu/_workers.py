@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
@@ -40,8 +40,7 @@ def get_workers() -> int:
     return _processors() if requested is None else requested
 
 
-@contextmanager
-def set_workers(workers: int) -> Iterator[None]:
+def set_workers(workers: int) -> AbstractContextManager[None]:
     """Use `workers` host threads within a ``with`` block.
 
     The results are the same bits for any number of threads.
@@ -72,6 +71,11 @@ def set_workers(workers: int) -> Iterator[None]:
         raise TypeError(f"workers: expected an int, got {workers!r}") from None
     if count < 1:
         raise ValueError(f"workers: expected at least 1, got {count}")
+    return _workers(count)
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[None]:
     token = _requested.set(count)
     try:
         yield

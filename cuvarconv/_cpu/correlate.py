@@ -40,8 +40,12 @@ def correlate(
         total = _block_sum(planes, taps, window.part(down, across), dtype, conjugate)
         store(output[where], total)
 
-    most_workers = WORKSPACE // ((_TILE + 4 * _BLOCK) * dtype.itemsize)
-    for_each(block, blocks(output.shape, _BLOCK), most_workers=most_workers)
+    pieces = blocks(output.shape, _BLOCK)
+    if pieces:
+        first = window.part(*pieces[0][-2:])
+        entries = min(first.rows.entries, _TILE) + min(first.columns.entries, _TILE)
+        nbytes = (2 * _TILE + 4 * _BLOCK) * dtype.itemsize + 3 * 8 * entries
+        for_each(block, pieces, most_workers=max(1, WORKSPACE // nbytes))
 
 
 def _block_sum(

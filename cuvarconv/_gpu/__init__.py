@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ try:
 except ImportError as error:
     raise ImportError(
         "arrays on a CUDA device need CuPy: pip install 'cuvarconv[cuda12]' or 'cuvarconv[cuda13]', "
-        "whichever your driver supports"
+        f"whichever your driver supports ({error})"
     ) from error
 
 from cuvarconv._gpu.correlate import correlate
@@ -31,11 +32,21 @@ def current(device: int, library: str) -> Iterator[None]:
     """Make `device` and the caller's current stream CuPy's."""
     with cupy.cuda.Device(device):
         if library == "torch":
-            stream = sys.modules["torch"].cuda.current_stream(device).cuda_stream
-            with cupy.cuda.ExternalStream(stream, device):
+            stream = sys.modules["torch"].cuda.current_stream(device)
+            with cupy.cuda.Stream.from_external(_Stream(stream.cuda_stream)):
                 yield
         else:
             yield
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Another library's stream, by the protocol that CuPy reads; older torch lacks it."""
+
+    pointer: int
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.pointer
 
 
 def view(name: str, array: Any) -> Any:

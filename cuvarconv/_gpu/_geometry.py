@@ -116,16 +116,18 @@ def launches(classes: list[list[BatchAxis]], most: tuple[int, ...], operands: in
 class _Tables:
     """Index tables on the devices, kept for the next call with the same window.
 
-    A table is complete before it is kept, and the devices are idle before any is dropped, so that
-    every stream may read it.
+    A table is complete before it is kept, so that every stream may read it.  It is dropped a whole
+    generation after its last use, with the devices idle in between, so that no kernel still reads it.
     """
 
-    _MOST = 512
+    _MOST = 1 << 19  # entries in a generation: 4 MiB
     _LONGEST = 1 << 15
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[tuple[int, Axis, bool], tuple[Any, IndexTable]] = {}
+        self._previous = self._kept
+        self._entries = 0
 
     def get(self, axis: Axis, by_tap: bool) -> tuple[Any, IndexTable]:
         key = (cupy.cuda.runtime.getDevice(), axis, by_tap)
@@ -137,15 +139,16 @@ class _Tables:
         if len(table.sources) <= self._LONGEST:
             cupy.cuda.get_current_stream().synchronize()
             with self._lock:
-                if len(self._kept) >= self._MOST:
+                if self._entries > self._MOST:
                     self._drop()
                 self._kept[key] = made
+                self._entries += len(table.sources)
         return made
 
     def _drop(self) -> None:
-        for device in {device for device, _, _ in self._kept}:
+        for device in {device for device, _, _ in self._previous}:
             cupy.cuda.Device(device).synchronize()
-        self._kept.clear()
+        self._previous, self._kept, self._entries = self._kept, {}, 0
 
 
 _tables = _Tables()

@@ -23,6 +23,7 @@ CPP_TYPES = {
 
 MOST_BLOCKS = (1 << 31) - 1
 _SHARED_WITHOUT_ASKING = 48 << 10
+_RESERVED = 1 << 10  # bytes that the system takes of each block's shared memory
 
 
 @cupy.memoize(for_each_device=True)
@@ -47,5 +48,7 @@ def launch(
 
 @cupy.memoize(for_each_device=True)
 def shared_memory_per_block() -> int:
-    """Return the bytes of shared memory that a block may ask for on the current device."""
-    return cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+    """Return the bytes of shared memory with which two blocks fit on a multiprocessor."""
+    attributes = cupy.cuda.Device().attributes
+    half = attributes["MaxSharedMemoryPerMultiprocessor"] // 2 - _RESERVED
+    return min(attributes["MaxSharedMemoryPerBlockOptin"], half)

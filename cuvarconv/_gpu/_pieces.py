@@ -110,8 +110,8 @@ def _fits(piece: Piece, dtype: np.dtype) -> bool:
 def _gathered(piece: Piece, dtype: np.dtype) -> Piece:
     """Convert the pixels under the windows of a block, boundary included, and no others."""
     rows, columns = piece.window.rows.table().sources, piece.window.columns.table().sources
-    image = cupy.take(piece.image, cupy.asarray(np.maximum(rows, 0)), axis=-2)
-    image = cupy.take(image, cupy.asarray(np.maximum(columns, 0)), axis=-1).astype(dtype)
+    inside = (cupy.asarray(np.maximum(rows, 0))[:, None], cupy.asarray(np.maximum(columns, 0)))
+    image = piece.image[(..., *inside)].astype(dtype)
     for axis, sources in ((-2, rows), (-1, columns)):
         outside = np.flatnonzero(sources == CVAL)
         if outside.size:

@@ -30,11 +30,7 @@ from cuvarconv._window import Axis, Window
 PLANES = (1, 4, 16)  # planes per block, the kernel's P
 THREADS = 128  # per block
 LANES = (8, 32)  # threads side by side along a row, the kernel's LX
-_SHARED = {
-    1: 48 << 10,
-    4: 48 << 10,
-    16: 96 << 10,
-}  # bytes of tile per block: two blocks and more fit
+_SHARED = {1: 48 << 10, 4: 48 << 10, 16: 96 << 10}  # bytes of tile per block, at most
 _MOST_PLANES = 1 << 24
 
 
@@ -100,15 +96,17 @@ def _plan(window: Window, planes: int, dtype: np.dtype, shared_limit: int) -> _P
     lanes = LANES[0] if window.columns.length <= LANES[0] * vector else LANES[1]
     limit = min(_SHARED[per_block], shared_limit)
     held = min(planes, per_block) * number.itemsize * vector
-    for rows, columns, rows_by_tap, columns_by_tap in _chunks(window):
+
+    def holding(rows: int, columns: int, rows_by_tap: bool, columns_by_tap: bool) -> _Plan:
         tile_rows = _entries(window.rows, THREADS // lanes, rows, rows_by_tap)
         tile_columns = _entries(window.columns, lanes * vector, columns, columns_by_tap)
         pitch = _pitch(tile_columns, vector, lanes, number)
         chunk = (rows, columns, rows_by_tap, columns_by_tap)
-        plan = _Plan(per_block, lanes, vector, *chunk, pitch, held * tile_rows * pitch)
-        if plan.shared <= limit:
-            return plan
-    raise AssertionError("one tap at a time fits on every device")
+        return _Plan(per_block, lanes, vector, *chunk, pitch, held * tile_rows * pitch)
+
+    plans = [holding(*chunk) for chunk in _chunks(window)]
+    # one tap at a time takes 32 KiB at most, which every device has
+    return next((plan for plan in plans if plan.shared <= limit), plans[-1])
 
 
 def _chunks(window: Window) -> Iterator[tuple[int, int, bool, bool]]:

@@ -44,6 +44,13 @@ def modulated_correlate(
     kh, kw), `modulation` (kh, kw, batch…, G, H, W), with axes of length 1 where it broadcasts and a
     divisor G of C_in; `dtype` is the computing dtype.
     """
+    outputs_at_once = max(1, _REPACKED // max(1, weights[:1].size * dtype.itemsize))
+    if groups == 1 and weights.dtype != dtype and outputs_at_once < len(weights):
+        for first in range(0, len(weights), outputs_at_once):
+            some = slice(first, first + outputs_at_once)
+            part = output[..., some, :, :]
+            modulated_correlate(input, weights[some], modulation, part, window, groups=1, dtype=dtype)
+        return
     matrix = in_elements(weights).astype(dtype, copy=False).transpose(2, 3, 1, 0)
     if weights.nbytes <= _REPACKED:
         matrix = cupy.ascontiguousarray(matrix)  # neighbouring threads read neighbouring outputs

@@ -246,7 +246,6 @@ def _cuda_modules():
     cuda = _module(
         "cupy.cuda",
         Device=fakedevice.Device,
-        ExternalStream=fakedevice.ExternalStream,
         Stream=fakedevice.Stream,
         compiler=compiler,
         get_current_stream=fakedevice.current_stream,

@@ -134,15 +134,18 @@ class Stream(_BaseStream):
             Stream._next_ptr += 0x10
         super().__init__(0 if null else Stream._next_ptr, -1 if null else current_device())
 
+    @classmethod
+    def from_external(cls, other):
+        """Return another library's stream, which tells its version and pointer."""
+        version, ptr = other.__cuda_stream__()
+        if version != 0:
+            raise ValueError(f"unknown version {version} of the stream protocol")
+        stream = cls(null=True)
+        stream.ptr = int(ptr)
+        return stream
+
 
 Stream.null = Stream(null=True)
-
-
-class ExternalStream(_BaseStream):
-    """A stream that another library made."""
-
-    def __init__(self, ptr, device_id=-1):
-        super().__init__(int(ptr), device_id)
 
 
 def current_stream(device_id=-1):

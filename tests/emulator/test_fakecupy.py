@@ -1,6 +1,7 @@
 """The stand-in for cupy behaves as CuPy does where the library depends on it."""
 
 import operator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -244,7 +245,8 @@ def test_launch_on_another_device():
 
 def test_streams():
     assert cupy.cuda.get_current_stream().ptr == 0
-    with cupy.cuda.ExternalStream(77):
+    other = SimpleNamespace(__cuda_stream__=lambda: (0, 77))
+    with cupy.cuda.Stream.from_external(other):
         assert cupy.cuda.get_current_stream().ptr == 77
         with cupy.cuda.Stream() as inner:
             assert cupy.cuda.get_current_stream() == inner
