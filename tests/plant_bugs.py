@@ -359,8 +359,8 @@ PLANTED = [
             ),
             (
                 "steps of the kernel's taps left out of in_runs",
-                "in_runs(piece.kernels, k_steps,",
-                "in_runs(piece.kernels, k_steps[-1:],",
+                "in_runs(piece.kernels, k, plan.vector)",
+                "in_runs(piece.kernels, k[-2:], plan.vector)",
             ),
             (
                 "shared memory for one plane only",
@@ -394,8 +394,8 @@ PLANTED = [
             ),
             (
                 "vectors across the end of a row of pixels",
-                "piece.image.shape[-1] % plan.vector == 0 and in_runs(",
-                "in_runs(",
+                "np.int32(whole and in_runs(piece.image",
+                "np.int32(in_runs(piece.image",
             ),
             ("shared and own batch axes swapped", "launches([own, shared],", "launches([shared, own],"),
         ],
@@ -718,7 +718,11 @@ PLANTED = [
                 "        np.add(result, product, out=result)",
                 "        np.add(result, product, out=result, where=np.broadcast_to(tap != 0, result.shape))",
             ),
-            ("workspace grows with the workers", "most_workers=most_workers)", "most_workers=1 << 20)"),
+            (
+                "workspace grows with the workers",
+                "most_workers=max(1, WORKSPACE // nbytes))",
+                "most_workers=1 << 20)",
+            ),
         ],
     ),
     (
@@ -842,8 +846,8 @@ PLANTED = [
             ),
             (
                 "output=dtype is ignored",
-                "return requested_dtype(self._given, tuple(operand.dtype for operand in self.operands))",
-                "return default",
+                "dtype = requested_dtype(self._given, tuple(operand.dtype for operand in self.operands))",
+                "dtype = default",
             ),
             (
                 "pending conjugation is ignored",
@@ -863,9 +867,9 @@ PLANTED = [
         DISPATCH,
         [
             (
-                "integers computed in their own dtype",
-                "np.dtype(np.float64) if is_exact(dtype) or is_exact(output) else",
-                "np.dtype(np.float64) if is_exact(dtype) else",
+                "sums for integer outputs in single precision",
+                "if is_exact(dtype) or is_exact(output):",
+                "if is_exact(dtype):",
             ),
             (
                 "complex kernels on real images give real results",

@@ -44,7 +44,7 @@ def correlate(
     if pieces:
         first = window.part(*pieces[0][-2:])
         entries = min(first.rows.entries, _TILE) + min(first.columns.entries, _TILE)
-        nbytes = (2 * _TILE + 4 * _BLOCK) * dtype.itemsize + 3 * 8 * entries
+        nbytes = (2 * _TILE + 4 * _BLOCK) * dtype.itemsize + 5 * 8 * entries
         for_each(block, pieces, most_workers=max(1, WORKSPACE // nbytes))
 
 

@@ -86,6 +86,7 @@ def _block_sum(
     parts = 1 if entries == 1 else math.lcm(groups, entries) // groups
     images = (*planes.shape[:-3], *window.output_shape)
     total = np.zeros((groups, outputs, math.prod(images)), dtype)
+    product = np.empty_like(total)
     columns_at_once = max(1, 2 * _BLOCK // (groups * channels * total.shape[2]))
     for row_taps, column_taps in tap_chunks(
         window, planes[..., 0, 0].size, _BLOCK, most_columns=columns_at_once
@@ -100,15 +101,17 @@ def _block_sum(
             for n, shifted in enumerate(row_pixels):
                 factor = _by_group(modulation[m, column_taps.start + n], groups)
                 np.multiply(shifted, factor.astype(dtype, copy=False), out=columns[:, n])
-            _add_product(total, matrices[m, :, :, column_taps], columns)
+            _add_product(total, matrices[m, :, :, column_taps], columns, product)
     return total.reshape(groups * outputs, *images)
 
 
-def _add_product(total: np.ndarray, matrix: np.ndarray, columns: np.ndarray) -> None:
-    """Add (outputs x K) · (K x pixels) per group, K being (kw, C_in/groups)."""
+def _add_product(total: np.ndarray, matrix: np.ndarray, columns: np.ndarray, product: np.ndarray) -> None:
+    """Add (outputs x K) · (K x pixels) per group, K being (kw, C_in/groups); `product` is scratch."""
     groups, outputs, *depth = matrix.shape
     flat = columns.reshape(groups, -1, total.shape[2])
     at_once = max(1, _BLOCK // (groups * math.prod(depth)))
     for first in range(0, outputs, at_once):
-        rows = matrix[:, first : first + at_once].astype(total.dtype, copy=False)
-        total[:, first : first + at_once] += np.matmul(rows.reshape(*rows.shape[:2], -1), flat)
+        some = slice(first, first + at_once)
+        rows = matrix[:, some].astype(total.dtype, copy=False)
+        np.matmul(rows.reshape(*rows.shape[:2], -1), flat, out=product[:, some])
+    np.add(total, product, out=total)
