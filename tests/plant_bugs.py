@@ -29,15 +29,15 @@ LONGEST_REASON = 160
 
 # ---- what is run ---------------------------------------------------------------------------------
 
-CUDA = ("-k", "cuda or test_kernels")
+CUDA = ("-k", "cuda or test_kernels or test_blocks and not numpy")
 HOST = ("-k", "not cuda")
-ANY_CALL = ("tests/test_hypothesis.py", "tests/test_scipy_parity.py")
-ON_GPU = ("tests/test_correlate.py", "tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
+ANY_CALL = ("tests/test_blocks.py", "tests/test_hypothesis.py", "tests/test_scipy_parity.py")
 CORRELATE_ON_GPU = ("tests/test_correlate.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
 MODULATED_ON_GPU = ("tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
+ON_GPU = ("tests/test_correlate.py", "tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
 WINDOW = ("tests/test_correlate.py", "tests/test_modulated.py", *ANY_CALL)
 ON_HOST = (*WINDOW, "tests/test_host.py", *HOST)
-THREADS = ("tests/test_host.py",)
+THREADS = ("tests/test_host.py", "-k", "not little_memory")
 DISPATCH = ("tests/test_dispatch.py", "tests/test_errors.py", *WINDOW)
 
 # ---- what is planted: (file, tests, [(bug, text, replacement), …]) -------------------------------
@@ -751,8 +751,8 @@ PLANTED = [
             ),
             (
                 "later rows of taps replace the sum",
-                "total[:, first : first + at_once] += np.matmul",
-                "total[:, first : first + at_once] = np.matmul",
+                "np.add(total, product, out=total)",
+                "total[...] = product",
             ),
             (
                 "groups of outputs and channels mixed",
@@ -798,6 +798,11 @@ PLANTED = [
                 "        crew.work()",
             ),
             ("the number of workers outlives its block", "        _requested.reset(token)", "        pass"),
+            (
+                "child processes inherit the BLAS limit",
+                "            os.register_at_fork(after_in_child=self._leave)",
+                "            pass",
+            ),
             (
                 "child processes inherit the pool",
                 "            os.register_at_fork(after_in_child=self._forget)",

@@ -13,7 +13,7 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 _BLOCK = 1 << 20  # elements of modulated columns, pixels and sums in one block, or of one matrix
-_MOST = 1 << 15  # outputs per channel in one block
+_MOST = 1 << 17  # outputs per channel in one block
 _PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 
 
