@@ -72,14 +72,15 @@ class Call:
         return dtype
 
     def target(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
-        """Return the array to write: the caller's, or a new one (also where theirs overlaps an operand)."""
+        """Return the array to write: the caller's, or a new one where theirs overlaps an operand."""
         backend, output = self.home.backend, self.output
         if output is None:
             return backend.empty(shape, dtype)
         if output.shape != shape:
             raise ValueError(f"output: expected shape {shape}, got {output.shape}")
         check_output(output.dtype, tuple(operand.dtype for operand in self.operands))
-        if any(backend.may_share_memory(output, operand) for operand in self.operands):
+        odd = any(stride % output.itemsize for stride in output.strides)
+        if odd or any(backend.may_share_memory(output, operand) for operand in self.operands):
             return backend.empty(shape, dtype)
         return output
 

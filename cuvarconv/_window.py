@@ -213,8 +213,6 @@ def _make_axis(
             )
     else:
         lowest, highest = -(taps // 2), (taps - 1) // 2
-        if flip:
-            lowest, highest = -highest - (taps % 2 == 0), -lowest - (taps % 2 == 0)
         if not lowest <= origin <= highest:
             raise ValueError(
                 f"origin: expected {lowest} … {highest} for {taps} taps ({name} axis), got {origin}"
