@@ -84,6 +84,10 @@ class Call:
             return backend.empty(shape, dtype)
         return output
 
+    def fresh(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
+        """Return a new array of the backend."""
+        return self.home.backend.empty(shape, dtype)
+
     def deliver(self, result: Any) -> Any:
         """Hand the result back as the caller's kind of array, or in the caller's own."""
         if self.output is not None:
@@ -92,6 +96,10 @@ class Call:
             if self.home.library == "torch":  # tell autograd, as torch's own in-place functions do
                 sys.modules["torch"].autograd.graph.increment_version(self._given)
             return self._given
+        return self.hand_over(result)
+
+    def hand_over(self, result: Any) -> Any:
+        """Return a new array of the backend as the caller's kind of array."""
         if self.home.library in ("numpy", "cupy"):
             return result
         return _module_of(self.home.library).from_dlpack(result)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import check_cval, computing_dtype, filter_dtype
-from cuvarconv._shapes import align, image_axes_last, kernel_size
+from cuvarconv._gradients import Gradient, check_gradient, gradients
+from cuvarconv._shapes import align, image_axes_last, kernel_size, with_image
 from cuvarconv._window import make_window
 
 
@@ -203,13 +206,12 @@ def _filter(
             dilation=dilation,
             flip=flip,
         )
-        shape = list(images.shape)
-        shape[order[-2]], shape[order[-1]] = window.output_shape
-        kernels_last = align("weights", kernels, tuple(shape), order)
+        shape = with_image(images.shape, order, window.output_shape)
+        kernels_last = align("weights", kernels, shape, order)
         result_dtype = call.output_dtype(filter_dtype(images.dtype, kernels.dtype))
         dtype = computing_dtype((images.dtype, kernels.dtype), result_dtype)
         check_cval(window.cval, images.dtype)
-        result = call.target(tuple(shape), result_dtype)
+        result = call.target(shape, result_dtype)
         call.home.backend.correlate(
             images.transpose(order),
             kernels_last[::-1, ::-1] if flip else kernels_last,
@@ -219,3 +221,112 @@ def _filter(
             conjugate=kernels.dtype.kind == "c" and not flip,
         )
         return call.deliver(result)
+
+
+def correlate_vjp(
+    grad: Any,
+    input: Any,
+    weights: Any,
+    *,
+    wrt: Any = ("input", "weights"),
+    mode: Any = "reflect",
+    cval: complex = 0.0,
+    origin: Any = 0,
+    axes: Any = (-2, -1),
+    stride: Any = 1,
+    dilation: Any = 1,
+) -> Any:
+    """Return the gradients of `correlate`.
+
+    For y = correlate(x, k) and a loss L with gradient g in y,
+
+    .. math::
+
+        dL/dx = spread(g, k),      dL/dk[m,n,…,i,j] = Σ conj(g[…,i,j]) · x[…, i·s + m·d − c_h, j·s + n·d − c_w]
+
+    the sum running over the axes along which the kernels are shared.
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient of the loss in the result, of the result's shape.
+    input, weights : array_like
+        The operands of `correlate`.
+    wrt : str or tuple of str, optional
+        The operands whose gradients are asked for; the others are not computed.
+    mode, cval, origin, axes, stride, dilation
+        As for `correlate`.
+
+    Returns
+    -------
+    tuple of arrays, or one array
+        One gradient for each name in `wrt`, in its order; for a single name the gradient itself.  Each
+        has its operand's shape and dtype (float64 for integers).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `correlate`, for a `grad` that has not the result's shape, and for unknown names in `wrt`.
+
+    See Also
+    --------
+    spread : The gradient in the input, as a function of its own.
+
+    Notes
+    -----
+    Complex gradients are G with dL = Re Σ conj(G)·dp, PyTorch's convention; a real operand gets the real
+    part.  The sums are formed in an order that depends on shapes alone: the same call gives the same bits.
+
+    References
+    ----------
+    .. [1] B. Mildenhall et al., "Burst denoising with kernel prediction networks", CVPR 2018, which
+       trains a network to predict one kernel per pixel through these gradients.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cuvarconv
+    >>> x = np.array([[1.0, 2.0, 3.0]])
+    >>> k = np.ones((1, 3, 1, 3))
+    >>> g = np.array([[0.0, 1.0, 0.0]])  # the loss is the middle pixel
+    >>> cuvarconv.correlate_vjp(g, x, k, wrt="input")
+    array([[1., 1., 1.]])
+    >>> cuvarconv.correlate_vjp(g, x, k, wrt="weights")[0, :, 0, 1]
+    array([1., 2., 3.])
+    """
+    with receive(None, grad=grad, input=input, weights=weights) as call:
+        given, images, kernels = call.operands
+        order = image_axes_last(images.ndim, axes)
+        window = make_window(
+            kernel_size("weights", kernels.shape),
+            (images.shape[order[-2]], images.shape[order[-1]]),
+            mode=mode,
+            cval=cval,
+            origin=origin,
+            stride=stride,
+            dilation=dilation,
+        )
+        check_cval(window.cval, images.dtype)
+        shape = with_image(images.shape, order, window.output_shape)
+        check_gradient(given.shape, shape)
+        kernels_last = align("weights", kernels, shape, order)
+        backend, given_last = call.home.backend, given.transpose(order)
+
+        def fill_input(result: Any, dtype: np.dtype) -> None:
+            backend.spread(given_last, kernels_last, result.transpose(order), window, dtype=dtype)
+
+        def fill_weights(result: Any, dtype: np.dtype) -> None:
+            backend.correlate_weights_gradient(
+                given_last,
+                images.transpose(order),
+                align("weights", result, shape, order),
+                window,
+                dtype=dtype,
+            )
+
+        return gradients(
+            call,
+            wrt,
+            input=Gradient(images, (given, kernels), fill_input),
+            weights=Gradient(kernels, (given, images), fill_weights),
+        )

@@ -15,6 +15,12 @@ def image_axes_last(ndim: int, axes: Any) -> tuple[int, ...]:
     return (*(axis for axis in range(ndim) if axis not in image), *image)
 
 
+def with_image(shape: tuple[int, ...], order: tuple[int, ...], image: tuple[int, int]) -> tuple[int, ...]:
+    """Return a shape with other lengths along its two image axes, the last ones in `order`."""
+    lengths = dict(zip(order[-2:], image, strict=True))
+    return tuple(lengths.get(axis, length) for axis, length in enumerate(shape))
+
+
 def kernel_size(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the two kernel axes that come first in `weights` and `modulation`."""
     if len(shape) < 2:

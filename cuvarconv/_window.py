@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 CVAL = -1  # the entry of an index table that stands for "outside: cval"
+NO_OUTPUT = -1  # the entry of an inverse table for a pixel that no output reads
 
 _MODES = {
     "reflect": "reflect",
@@ -41,6 +42,20 @@ class IndexTable:
     first: int
     last: int
     outside: bool  # whether any entry is CVAL
+
+
+@dataclass(frozen=True)
+class InverseTable:
+    """Which outputs read a pixel through a tap: the index table the other way round.
+
+    ``entries[m*pixels + h]`` is the one output that reads pixel `h` through tap `m`, `NO_OUTPUT`, or,
+    where a boundary mode makes several outputs read it, ``-2 - at``: then ``entries[at]`` says how many,
+    and they follow.  Outputs are counted along `outputs`, those that read any of the pixels.
+    """
+
+    entries: np.ndarray
+    pixels: int
+    outputs: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,15 @@ class Axis:
         make = _cached_table if entries <= _CACHED_ENTRIES else _make_table
         return make(self, by_tap)
 
+    def inverse(self, pixels: slice = slice(None), *, every: bool = True) -> InverseTable:
+        """Look up the outputs that read some neighbouring pixels, for what gathers the adjoint.
+
+        Outputs keep their numbers if `every` one is counted, whether it reads these pixels or not.
+        """
+        first, last, _ = pixels.indices(self.size)
+        small = self.taps * (last - first) <= _CACHED_ENTRIES
+        return (_cached_inverse if small else _make_inverse)(self, first, last, every)
+
 
 def _make_table(axis: Axis, by_tap: bool) -> IndexTable:
     if by_tap:
@@ -125,6 +149,43 @@ def _make_table(axis: Axis, by_tap: bool) -> IndexTable:
 
 
 _cached_table = functools.lru_cache(maxsize=128)(_make_table)
+
+
+def _make_inverse(axis: Axis, first: int, last: int, every: bool) -> InverseTable:
+    table = axis.table()
+    read = np.flatnonzero((table.sources >= first) & (table.sources < last))
+    steps = read - np.arange(axis.taps)[:, None] * table.dilation
+    reached, rest = np.divmod(steps, table.stride)
+    taps, at = np.nonzero((rest == 0) & (reached >= 0) & (reached < axis.length))
+    reached, pixels = reached[taps, at], last - first
+    outputs = np.arange(axis.length) if every else np.unique(reached)
+    if not every:
+        reached = np.searchsorted(outputs, reached)
+    slots = taps * pixels + table.sources[read[at]] - first
+    return InverseTable(_listed(slots, reached, axis.taps * pixels), pixels, outputs)
+
+
+def _listed(slots: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
+    """Put the values of each slot in its place, or in a list behind all slots if there are several."""
+    order = np.argsort(slots, kind="stable")
+    slots, values = slots[order], values[order]
+    counts = np.bincount(slots, minlength=count)
+    starts = np.cumsum(counts) - counts
+    several = np.flatnonzero(counts > 1)
+    lengths = counts[several] + 1
+    lists = np.full(count, count)
+    lists[several] += np.cumsum(lengths) - lengths
+    entries = np.full(count + lengths.sum(), NO_OUTPUT, np.int64)
+    entries[several] = -2 - lists[several]
+    entries[lists[several]] = counts[several]
+    ranks = np.arange(len(slots)) - starts[slots]
+    alone = counts[slots] == 1
+    entries[np.where(alone, slots, lists[slots] + 1 + ranks)] = values
+    entries.flags.writeable = False
+    return entries
+
+
+_cached_inverse = functools.lru_cache(maxsize=128)(_make_inverse)
 
 
 def _sources(positions: np.ndarray, axis: Axis) -> np.ndarray:
@@ -155,6 +216,11 @@ class Window:
     def output_shape(self) -> tuple[int, int]:
         """Height and width of the result."""
         return self.rows.length, self.columns.length
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width of the image."""
+        return self.rows.size, self.columns.size
 
     def part(self, down: slice, across: slice) -> Window:
         """Return the window of a rectangle of outputs."""
@@ -231,6 +297,32 @@ def _make_axis(
             f"dilation: {taps} taps with dilation {dilation} reach past 64-bit indices ({name} axis)"
         )
     return axis
+
+
+def adjoint_image(
+    size: tuple[int, int], outputs: tuple[int, int], shape: Any, *, mode: Any, stride: Any, dilation: Any
+) -> tuple[int, int]:
+    """Return the image of which a window reads as many `outputs`; check it if `shape` names one."""
+    strides = int_pair("stride", stride, minimum=1)
+    dilations = int_pair("dilation", dilation, minimum=1)
+    smallest = []
+    for length, taps, name, step, spacing in zip(
+        outputs, size, _mode_pair(mode), strides, dilations, strict=True
+    ):
+        extent = (taps - 1) * spacing if name == "valid" else 0
+        smallest.append((length - 1) * step + 1 + extent if length else 0)
+    if shape is None:
+        return smallest[0], smallest[1]
+    rows, columns = given = int_pair("shape", shape, minimum=0)
+    for axis, pixels in enumerate(given):
+        low = smallest[axis]
+        high = low + strides[axis] - 1 if outputs[axis] else 0
+        if not low <= pixels <= high:
+            raise ValueError(
+                f"shape: expected {low}{f' … {high}' if high > low else ''} along axis {axis}, "
+                f"as outputs {outputs} come from it, got {given}"
+            )
+    return rows, columns
 
 
 def _mode_pair(mode: Any) -> tuple[str, str]:

@@ -7,20 +7,32 @@ import numpy as np
 
 from cuvarconv._cpu._workers import get_workers, set_workers
 from cuvarconv._cpu.correlate import correlate
+from cuvarconv._cpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._cpu.modulated import modulated_correlate
+from cuvarconv._cpu.spread import spread
+from cuvarconv._cpu.unfold import unfold
 
 __all__ = [
     "correlate",
+    "correlate_weights_gradient",
     "empty",
     "get_workers",
     "may_share_memory",
     "modulated_correlate",
+    "ones",
     "set_workers",
+    "spread",
+    "unfold",
 ]
 
 _ALIGNMENT = 64  # bytes: what JAX asks for to take an array without copying it
 
 may_share_memory = np.may_share_memory
+
+
+def ones(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """View a single 1 as an array."""
+    return np.broadcast_to(np.ones((), dtype), shape)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

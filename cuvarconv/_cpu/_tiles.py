@@ -74,7 +74,9 @@ def gather(
 
 
 def store(target: np.ndarray, values: np.ndarray) -> None:
-    """Write a block: integers truncate through int64, bool is ≠ 0."""
+    """Write a block: integers truncate through int64, bool is ≠ 0, real arrays take the real part."""
+    if target.dtype.kind != "c":
+        values = values.real
     if target.dtype.kind in "iu":
         values = values.astype(np.int64)
     elif target.dtype.kind == "b":

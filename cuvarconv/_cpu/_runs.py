@@ -1,0 +1,130 @@
+"""The windows the other way round: from a block of pixels to the outputs that read it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuvarconv._window import Axis, IndexTable, Window
+
+Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) -> what they add
+RowTerms = Callable[[int, slice], Term]  # (row tap, rows of outputs) -> the terms of that row
+
+_SHORTEST = 64  # entries; a run is cut only where it is longer than this and than twice its block
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The outputs that read a run of table entries through one tap, and the entries that they read."""
+
+    tap: int
+    outputs: slice
+    entries: slice
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Neighbouring entries of a run that stand for pixels in steps of +1, −1 or 0."""
+
+    entries: slice
+    pixels: slice  # one pixel where the step is 0
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring entries of an index table that all stand for pixels of one block."""
+
+    length: int
+    reaches: tuple[Reach, ...]
+    segments: tuple[Segment, ...]
+
+
+@functools.lru_cache(maxsize=1024)
+def _runs(axis: Axis, first: int, last: int) -> tuple[Run, ...]:
+    """Return the runs of entries that stand for the pixels first … last−1."""
+    table = axis.table()
+    inside = (table.sources >= first) & (table.sources < last)
+    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
+    longest = max(_SHORTEST, 2 * (last - first))
+    found = []
+    for begin, end in edges.reshape(-1, 2).tolist():
+        for at in range(begin, end, longest):
+            stop = min(at + longest, end)
+            reaches = tuple(_reaches(axis, table, at, stop))
+            if reaches:
+                found.append(Run(stop - at, reaches, _segments(table.sources[at:stop] - first)))
+    return tuple(found)
+
+
+def _reaches(axis: Axis, table: IndexTable, first: int, last: int) -> Iterator[Reach]:
+    """Yield, for every tap that reads some of the entries first … last−1, the outputs that do."""
+    farthest = (axis.length - 1) * table.stride
+    lowest = max(0, -((farthest - first) // table.dilation))
+    for tap in range(lowest, min(axis.taps, (last - 1) // table.dilation + 1)):
+        shift = tap * table.dilation - first
+        begin = max(0, -(shift // table.stride))
+        end = min(axis.length, (last - first - 1 - shift) // table.stride + 1)
+        if begin < end:
+            entries = slice(shift + begin * table.stride, shift + (end - 1) * table.stride + 1, table.stride)
+            yield Reach(tap, slice(begin, end), entries)
+
+
+def _segments(pixels: np.ndarray) -> tuple[Segment, ...]:
+    steps = np.diff(pixels)
+    found = []
+    at = 0
+    while at < len(pixels):
+        step = int(steps[at]) if at < len(steps) and abs(steps[at]) <= 1 else None
+        changes = np.flatnonzero(steps[at:] != step) if step is not None else [0]
+        end = at + 1 + int(changes[0]) if len(changes) else len(pixels)
+        begin, last = int(pixels[at]), int(pixels[end - 1])
+        if step == -1:
+            along = slice(begin, last - 1 if last else None, -1)
+        else:
+            along = slice(begin, last + 1)
+        found.append(Segment(slice(at, end), along, step == 0))
+        at = end
+    return tuple(found)
+
+
+def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, row_terms: RowTerms) -> None:
+    """Add to `total` (…, rows, columns), a block of pixels, what all outputs that read it send there."""
+    for rows in _runs(window.rows, down.start, down.stop):
+        for columns in _runs(window.columns, across.start, across.stop):
+            tile = _tile_sum(total, rows, columns, row_terms)
+            wide = zeros_like(total, rows.length, total.shape[-1])
+            _fold(wide, tile, columns)
+            _fold(total.swapaxes(-1, -2), wide.swapaxes(-1, -2), rows)
+
+
+def _tile_sum(total: np.ndarray, rows: Run, columns: Run, row_terms: RowTerms) -> np.ndarray:
+    """Add up all taps where their entries lie side by side, each row of taps first."""
+    tile = zeros_like(total, rows.length, columns.length)
+    for down in rows.reaches:
+        term = row_terms(down.tap, down.outputs)
+        row = zeros_like(total, down.outputs.stop - down.outputs.start, columns.length)
+        for across in columns.reaches:
+            part = row[..., across.entries]
+            np.add(part, term(across.tap, across.outputs), out=part)
+        part = tile[..., down.entries, :]
+        np.add(part, row, out=part)
+    return tile
+
+
+def zeros_like(total: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Make a block of another height and width, in the same order of axes in memory."""
+    order = np.argsort([-abs(stride) for stride in total.strides], kind="stable")
+    shape = np.array([*total.shape[:-2], height, width])
+    return np.zeros(shape[order], total.dtype).transpose(np.argsort(order))
+
+
+def _fold(total: np.ndarray, tile: np.ndarray, run: Run) -> None:
+    """Add entries of a run, along the last axis, to the pixels that they stand for."""
+    for segment in run.segments:
+        part = tile[..., segment.entries]
+        target = total[..., segment.pixels]
+        np.add(target, part.sum(-1, keepdims=True) if segment.repeated else part, out=target)

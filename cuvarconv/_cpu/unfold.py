@@ -1,0 +1,32 @@
+"""The pixels under every window, one after the other, as they are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cuvarconv._blocks import Where, blocks
+from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_chunks, windows
+from cuvarconv._cpu._workers import for_each
+from cuvarconv._window import Window
+
+_BLOCK = 1 << 16  # outputs
+_TILE = 1 << 19  # pixels under their windows
+
+
+def unfold(input: np.ndarray, output: np.ndarray, window: Window) -> None:
+    """Copy `input` (batch…, H, W) to `output` (batch…, kh, kw, H_out, W_out), of the same dtype."""
+
+    def block(where: Where) -> None:
+        *batch, down, across = where
+        planes = input[tuple(batch)]
+        target = output[(*batch, slice(None), slice(None), down, across)]
+        part = window.part(down, across)
+        for row_taps, column_taps in tap_chunks(part, planes[..., 0, 0].size, _TILE):
+            chunk = part.taps(row_taps, column_taps)
+            tables = chunk.rows.table(), chunk.columns.table()
+            pixels = windows(gather(planes, *tables, window.cval, input.dtype), *tables, chunk)
+            target[..., row_taps, column_taps, :, :] = np.moveaxis(pixels, (0, 1), (-4, -3))
+
+    nbytes = 2 * _TILE * input.dtype.itemsize
+    pieces = blocks((*output.shape[:-4], *output.shape[-2:]), _BLOCK)
+    for_each(block, pieces, most_workers=max(1, WORKSPACE // nbytes))

@@ -1,0 +1,49 @@
+"""What the gradient functions share: names, dtypes and the order of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cuvarconv._backend import Call
+from cuvarconv._dtypes import computing_dtype, product_dtype
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """How to make the gradient of one operand: from which factors, and by what."""
+
+    operand: Any
+    factors: tuple[Any, ...]
+    fill: Callable[[Any, np.dtype], None]  # (array to write, computing dtype)
+
+
+def gradients(call: Call, wrt: Any, **known: Gradient) -> Any:
+    """Make the gradients that `wrt` names, in its order; one name alone gives the gradient itself."""
+    results = []
+    for name in _names(wrt, tuple(known)):
+        gradient = known[name]
+        dtype = product_dtype((gradient.operand.dtype,))
+        result = call.fresh(gradient.operand.shape, dtype)
+        gradient.fill(result, computing_dtype(tuple(factor.dtype for factor in gradient.factors), dtype))
+        results.append(call.hand_over(result))
+    return results[0] if isinstance(wrt, str) else tuple(results)
+
+
+def _names(wrt: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    names = (wrt,) if isinstance(wrt, str) else wrt
+    if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"wrt: expected a name or a tuple of names out of {known}, got {wrt!r}")
+    for name in names:
+        if name not in known:
+            raise ValueError(f"wrt: expected names out of {known}, got {name!r}")
+    return tuple(names)
+
+
+def check_gradient(shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    """Refuse a gradient that has not the shape of the result."""
+    if shape != expected:
+        raise ValueError(f"grad: expected the shape of the result, {expected}, got {shape}")
