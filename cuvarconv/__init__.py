@@ -2,17 +2,23 @@
 
 from cuvarconv._correlate import convolve, correlate, correlate_vjp
 from cuvarconv._cpu import get_workers, set_workers
-from cuvarconv._modulated import modulated_correlate
+from cuvarconv._linear import as_linear_operator
+from cuvarconv._local import local_correlate, local_correlate_vjp
+from cuvarconv._modulated import modulated_correlate, modulated_correlate_vjp
 from cuvarconv._spread import spread
 from cuvarconv._unfold import fold, unfold
 
 __all__ = [
+    "as_linear_operator",
     "convolve",
     "correlate",
     "correlate_vjp",
     "fold",
     "get_workers",
+    "local_correlate",
+    "local_correlate_vjp",
     "modulated_correlate",
+    "modulated_correlate_vjp",
     "set_workers",
     "spread",
     "unfold",

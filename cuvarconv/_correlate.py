@@ -242,7 +242,8 @@ def correlate_vjp(
 
     .. math::
 
-        dL/dx = spread(g, k),      dL/dk[m,n,…,i,j] = Σ conj(g[…,i,j]) · x[…, i·s + m·d − c_h, j·s + n·d − c_w]
+        dL/dx = spread(g, k),
+        dL/dk[m,n,…,i,j] = Σ conj(g[…,i,j]) · x[…, i·s + m·d − c_h, j·s + n·d − c_w]
 
     the sum running over the axes along which the kernels are shared.
 

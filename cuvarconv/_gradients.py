@@ -28,7 +28,10 @@ def gradients(call: Call, wrt: Any, **known: Gradient) -> Any:
         gradient = known[name]
         dtype = product_dtype((gradient.operand.dtype,))
         result = call.fresh(gradient.operand.shape, dtype)
-        gradient.fill(result, computing_dtype(tuple(factor.dtype for factor in gradient.factors), dtype))
+        if any(factor.size == 0 for factor in gradient.factors):
+            result[...] = 0  # an empty sum
+        else:
+            gradient.fill(result, computing_dtype(tuple(factor.dtype for factor in gradient.factors), dtype))
         results.append(call.hand_over(result))
     return results[0] if isinstance(wrt, str) else tuple(results)
 

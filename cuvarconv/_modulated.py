@@ -5,10 +5,13 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
+
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import check_cval, computing_dtype, product_dtype
+from cuvarconv._gradients import Gradient, check_gradient, gradients
 from cuvarconv._shapes import align, kernel_size
-from cuvarconv._window import make_window
+from cuvarconv._window import Window, make_window
 
 
 def modulated_correlate(
@@ -95,31 +98,15 @@ def modulated_correlate(
     """
     with receive(output, input=input, weights=weights, modulation=modulation) as call:
         images, kernels, factors = call.operands
-        outputs = _check_channels(images.shape, kernels.shape, groups)
-        size = kernel_size("modulation", factors.shape)
-        if size != kernels.shape[2:]:
-            raise ValueError(
-                f"modulation: expected the window of weights, {kernels.shape[2:]}, first, got {size}"
-            )
-        window = make_window(
-            size,
-            images.shape[-2:],
-            mode=mode,
-            cval=cval,
-            origin=origin,
-            stride=stride,
-            dilation=dilation,
+        window, factors_aligned = _geometry(
+            images, kernels, factors, mode, cval, origin, stride, dilation, groups
         )
-        order = tuple(range(images.ndim))
-        modulated = (*images.shape[:-2], *window.output_shape)
-        factors_aligned = align("modulation", factors, modulated, order, divisor_axis=images.ndim - 3)
         dtypes = (images.dtype, kernels.dtype, factors.dtype)
         result_dtype = call.output_dtype(product_dtype(dtypes))
         dtype = computing_dtype(dtypes, result_dtype)
-        check_cval(window.cval, images.dtype)
-        result = call.target((*images.shape[:-3], outputs, *window.output_shape), result_dtype)
-        if images.shape[-3] == 0:
-            result[...] = 0
+        result = call.target(_result_shape(images, kernels, window), result_dtype)
+        if 0 in (images.size, result.size):
+            result[...] = 0  # empty sums
             return call.deliver(result)
         call.home.backend.modulated_correlate(
             images,
@@ -133,8 +120,155 @@ def modulated_correlate(
         return call.deliver(result)
 
 
-def _check_channels(image: tuple[int, ...], weights: tuple[int, ...], groups: Any) -> int:
-    """Return C_out, after checking that channels and groups fit."""
+def modulated_correlate_vjp(
+    grad: Any,
+    input: Any,
+    weights: Any,
+    modulation: Any,
+    *,
+    wrt: Any = ("input", "weights", "modulation"),
+    mode: Any = "reflect",
+    cval: complex = 0.0,
+    origin: Any = 0,
+    stride: Any = 1,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Any:
+    """Return the gradients of `modulated_correlate`.
+
+    For y = modulated_correlate(x, w, d) and a loss L with gradient g in y, and with x' for the pixel
+    x[…,c, i·s + m·t − p_h, j·s + n·t − p_w],
+
+    .. math::
+
+        dL/dx[…,c,h,w] = Σ_{o,m,n} conj(w[o,c,m,n] · d[m,n,…,c,i,j]) · g[…,o,i,j],
+        dL/dw[o,c,m,n] = Σ_{…,i,j} conj(d[m,n,…,c,i,j] · x') · g[…,o,i,j],
+        dL/dd[m,n,…,c,i,j] = conj(x') · Σ_o conj(w[o,c,m,n]) · g[…,o,i,j]
+
+    the first sum running over all outputs (i, j) that read (h, w) through tap (m, n); the last
+    is summed over what shares an entry of d.
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient of the loss in the result, of the result's shape.
+    input, weights, modulation : array_like
+        The operands of `modulated_correlate`.
+    wrt : str or tuple of str, optional
+        The operands whose gradients are asked for; the others are not computed.
+    mode, cval, origin, stride, dilation, groups
+        As for `modulated_correlate`.
+
+    Returns
+    -------
+    tuple of arrays, or one array
+        One gradient for each name in `wrt`, in its order; for a single name the gradient itself.  Each
+        has its operand's shape and dtype (float64 for integers).
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `modulated_correlate`, for a `grad` that has not the result's shape, and for unknown names
+        in `wrt`.
+
+    Notes
+    -----
+    Complex gradients are G with dL = Re Σ conj(G)·dp, PyTorch's convention; a real operand gets the real
+    part.  The sums are formed in an order that depends on shapes alone: the same call gives the same bits.
+
+    References
+    ----------
+    .. [1] H. Su et al., "Pixel-adaptive convolutional neural networks", CVPR 2019, which trains w and,
+       through d, the features that d is made of.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import cuvarconv
+    >>> x = np.array([[[1.0, 2.0, 3.0]]])
+    >>> w = np.full((1, 1, 1, 3), 2.0)
+    >>> d = np.ones((1, 3, 1, 3))
+    >>> g = np.array([[[0.0, 1.0, 0.0]]])  # the loss is the middle pixel
+    >>> dx, dw, dd = cuvarconv.modulated_correlate_vjp(g, x, w, d)
+    >>> dx[0, 0], dw[0, 0, 0], dd[0, :, 0, 1]
+    (array([2., 2., 2.]), array([1., 2., 3.]), array([2., 4., 6.]))
+    """
+    with receive(None, grad=grad, input=input, weights=weights, modulation=modulation) as call:
+        given, images, kernels, factors = call.operands
+        window, factors_aligned = _geometry(
+            images, kernels, factors, mode, cval, origin, stride, dilation, groups
+        )
+        check_gradient(given.shape, _result_shape(images, kernels, window))
+        backend, count = call.home.backend, operator.index(groups)
+
+        def fill_input(result: Any, dtype: np.dtype) -> None:
+            backend.modulated_input_gradient(
+                given, kernels, factors_aligned, result, window, groups=count, dtype=dtype
+            )
+
+        def fill_weights(result: Any, dtype: np.dtype) -> None:
+            backend.modulated_weights_gradient(
+                given, images, factors_aligned, result, window, groups=count, dtype=dtype
+            )
+
+        def fill_modulation(result: Any, dtype: np.dtype) -> None:
+            target = _aligned(result, images, window)
+            backend.modulated_modulation_gradient(
+                given, images, kernels, target, window, groups=count, dtype=dtype
+            )
+
+        return gradients(
+            call,
+            wrt,
+            input=Gradient(images, (given, kernels, factors), fill_input),
+            weights=Gradient(kernels, (given, images, factors), fill_weights),
+            modulation=Gradient(factors, (given, images, kernels), fill_modulation),
+        )
+
+
+def _geometry(
+    images: Any,
+    kernels: Any,
+    factors: Any,
+    mode: Any,
+    cval: Any,
+    origin: Any,
+    stride: Any,
+    dilation: Any,
+    groups: Any,
+) -> tuple[Window, Any]:
+    """Return the window and the modulation, aligned, after checking that the operands fit."""
+    _check_channels(images.shape, kernels.shape, groups)
+    size = kernel_size("modulation", factors.shape)
+    if size != kernels.shape[2:]:
+        raise ValueError(
+            f"modulation: expected the window of weights, {kernels.shape[2:]}, first, got {size}"
+        )
+    window = make_window(
+        size,
+        images.shape[-2:],
+        mode=mode,
+        cval=cval,
+        origin=origin,
+        stride=stride,
+        dilation=dilation,
+    )
+    check_cval(window.cval, images.dtype)
+    return window, _aligned(factors, images, window)
+
+
+def _aligned(factors: Any, images: Any, window: Window) -> Any:
+    modulated = (*images.shape[:-2], *window.output_shape)
+    order = tuple(range(images.ndim))
+    return align("modulation", factors, modulated, order, divisor_axis=images.ndim - 3)
+
+
+def _result_shape(images: Any, kernels: Any, window: Window) -> tuple[int, ...]:
+    return (*images.shape[:-3], kernels.shape[0], *window.output_shape)
+
+
+def _check_channels(image: tuple[int, ...], weights: tuple[int, ...], groups: Any) -> None:
+    """Check that channels and groups fit."""
     try:
         count = operator.index(groups)
     except TypeError:
@@ -153,4 +287,3 @@ def _check_channels(image: tuple[int, ...], weights: tuple[int, ...], groups: An
         raise ValueError(
             f"weights: expected C_in/groups = {channels // count} along axis 1, got {weights[1]}"
         )
-    return outputs

@@ -7,10 +7,10 @@ from typing import Any
 from cuvarconv._window import image_axes
 
 
-def image_axes_last(ndim: int, axes: Any) -> tuple[int, ...]:
+def image_axes_last(ndim: int, axes: Any, name: str = "input") -> tuple[int, ...]:
     """Return the order of axes that puts the two image axes last."""
     if ndim < 2:
-        raise ValueError(f"input: expected at least 2 axes, (…, H, W), got {ndim}")
+        raise ValueError(f"{name}: expected at least 2 axes, (…, H, W), got {ndim}")
     image = image_axes(axes, ndim)
     return (*(axis for axis in range(ndim) if axis not in image), *image)
 

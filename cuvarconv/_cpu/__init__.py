@@ -8,7 +8,14 @@ import numpy as np
 from cuvarconv._cpu._workers import get_workers, set_workers
 from cuvarconv._cpu.correlate import correlate
 from cuvarconv._cpu.correlate_gradient import correlate_weights_gradient
+from cuvarconv._cpu.local import local_correlate
+from cuvarconv._cpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._cpu.modulated import modulated_correlate
+from cuvarconv._cpu.modulated_gradient import (
+    modulated_input_gradient,
+    modulated_modulation_gradient,
+    modulated_weights_gradient,
+)
 from cuvarconv._cpu.spread import spread
 from cuvarconv._cpu.unfold import unfold
 
@@ -17,8 +24,15 @@ __all__ = [
     "correlate_weights_gradient",
     "empty",
     "get_workers",
+    "linear_operator",
+    "local_correlate",
+    "local_input_gradient",
+    "local_kernels_gradient",
     "may_share_memory",
     "modulated_correlate",
+    "modulated_input_gradient",
+    "modulated_modulation_gradient",
+    "modulated_weights_gradient",
     "ones",
     "set_workers",
     "spread",
@@ -33,6 +47,13 @@ may_share_memory = np.may_share_memory
 def ones(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """View a single 1 as an array."""
     return np.broadcast_to(np.ones((), dtype), shape)
+
+
+def linear_operator(shape: tuple[int, int], **functions: Any) -> Any:
+    """Make SciPy's linear operator."""
+    from scipy.sparse.linalg import LinearOperator
+
+    return LinearOperator(shape, **functions)
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -11,8 +11,9 @@ import numpy as np
 from cuvarconv._window import Axis, IndexTable, Window
 
 Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) -> what they add
-RowTerms = Callable[[int, slice], Term]  # (row tap, rows of outputs) -> the terms of that row
+RowTerms = Callable[[int, slice, slice], Term]  # (row tap, rows, hull of columns of outputs) -> its terms
 
+_FEW = 64  # taps that may be summed one after the other without loss
 _SHORTEST = 64  # entries; a run is cut only where it is longer than this and than twice its block
 
 
@@ -41,6 +42,12 @@ class Run:
     length: int
     reaches: tuple[Reach, ...]
     segments: tuple[Segment, ...]
+
+    @property
+    def hull(self) -> slice:
+        """From the first to the last output that reads the run."""
+        outputs = [reach.outputs for reach in self.reaches]
+        return slice(min(some.start for some in outputs), max(some.stop for some in outputs))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -82,10 +89,8 @@ def _segments(pixels: np.ndarray) -> tuple[Segment, ...]:
         changes = np.flatnonzero(steps[at:] != step) if step is not None else [0]
         end = at + 1 + int(changes[0]) if len(changes) else len(pixels)
         begin, last = int(pixels[at]), int(pixels[end - 1])
-        if step == -1:
-            along = slice(begin, last - 1 if last else None, -1)
-        else:
-            along = slice(begin, last + 1)
+        back = slice(begin, last - 1 if last else None, -1)
+        along = back if step == -1 else slice(begin, last + 1)
         found.append(Segment(slice(at, end), along, step == 0))
         at = end
     return tuple(found)
@@ -96,23 +101,33 @@ def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, 
     for rows in _runs(window.rows, down.start, down.stop):
         for columns in _runs(window.columns, across.start, across.stop):
             tile = _tile_sum(total, rows, columns, row_terms)
-            wide = zeros_like(total, rows.length, total.shape[-1])
-            _fold(wide, tile, columns)
-            _fold(total.swapaxes(-1, -2), wide.swapaxes(-1, -2), rows)
+            _fold(total.swapaxes(-1, -2), _folded(tile, total, columns).swapaxes(-1, -2), rows)
 
 
 def _tile_sum(total: np.ndarray, rows: Run, columns: Run, row_terms: RowTerms) -> np.ndarray:
-    """Add up all taps where their entries lie side by side, each row of taps first."""
+    """Add up all taps where their entries lie side by side; many taps are summed row by row."""
     tile = zeros_like(total, rows.length, columns.length)
+    few = len(rows.reaches) * len(columns.reaches) <= _FEW
     for down in rows.reaches:
-        term = row_terms(down.tap, down.outputs)
-        row = zeros_like(total, down.outputs.stop - down.outputs.start, columns.length)
+        term = row_terms(down.tap, down.outputs, columns.hull)
+        target = tile[..., down.entries, :]
+        row = target if few else zeros_like(total, target.shape[-2], columns.length)
         for across in columns.reaches:
             part = row[..., across.entries]
             np.add(part, term(across.tap, across.outputs), out=part)
-        part = tile[..., down.entries, :]
-        np.add(part, row, out=part)
+        if not few:
+            np.add(target, row, out=target)
     return tile
+
+
+def _folded(tile: np.ndarray, total: np.ndarray, columns: Run) -> np.ndarray:
+    """Return a tile with its entries folded to the columns of the block."""
+    whole = slice(0, total.shape[-1])
+    if [(segment.entries, segment.pixels) for segment in columns.segments] == [(whole, whole)]:
+        return tile
+    folded = zeros_like(total, tile.shape[-2], total.shape[-1])
+    _fold(folded, tile, columns)
+    return folded
 
 
 def zeros_like(total: np.ndarray, height: int, width: int) -> np.ndarray:

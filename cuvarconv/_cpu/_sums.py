@@ -3,78 +3,112 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks
+from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import for_each
 
-_PARTS = 16  # partial sums that are formed side by side, at least, where there is so much work
+Add = Callable[[np.ndarray, Where, bool], None]  # (sums, block of the domain, whether it is the first)
+
+_PARTS = 16  # partial sums formed side by side, where the result alone would not give so much to do
+_SUMS = 1 << 20  # numbers that a worker sums up before they are stored
+_PARTIAL = 1 << 22  # numbers in all partial sums of one region
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some blocks of a domain, all of which are summed into the same region of the result."""
+class _Part:
+    """Some blocks of the domain that are summed into one region of the result."""
 
     region: Where
     blocks: Sequence[Where]
 
 
-def parts(
-    domain: tuple[int, ...], kept: tuple[int, ...], region: int, block: int, most: int
-) -> list[list[Part]]:
-    """Cut a domain for a sum over the axes where `kept` has length 1: parts to be added, by region.
+def sum_blocks(
+    output: np.ndarray,
+    domain: tuple[int, ...],
+    add: Add,
+    *,
+    block: int,
+    dtype: np.dtype,
+    most_workers: int,
+) -> None:
+    """Fill `output` (…, *kept) with what `add` adds for every block of `domain`.
 
-    Regions have about `region` elements and blocks about `block`; at most `most` parts are kept at a time.
+    The lengths `kept` are those of the domain, or 1 along axes that are summed over.  Sums are formed in
+    the output itself where it has the computing `dtype`.
     """
+    kept = output.shape[output.ndim - len(domain) :]
+    cut = _cut(output, domain, kept, block, own_memory=output.dtype != dtype)
+    partial: dict[tuple[int, int], np.ndarray] = {}
+
+    def job(at: tuple[int, int]) -> None:
+        region, number = at
+        part = cut[region][number]
+        place = _part(output, part.region)
+        alone = len(cut[region]) == 1
+        sums = place if alone and output.dtype == dtype else np.empty(place.shape, dtype)
+        for count, where in enumerate(part.blocks):
+            add(sums, where, count == 0)
+        if not alone:
+            partial[at] = sums
+        elif sums is not place:
+            store(place, sums)
+
+    jobs = [(region, number) for region, some in enumerate(cut) for number in range(len(some))]
+    for_each(job, jobs, most_workers=most_workers)
+    for region, some in enumerate(cut):
+        if len(some) > 1:
+            total = partial.pop((region, 0))
+            for number in range(1, len(some)):
+                total += partial.pop((region, number))
+            store(_part(output, some[0].region), total)
+
+
+def _cut(
+    output: np.ndarray, domain: tuple[int, ...], kept: tuple[int, ...], block: int, *, own_memory: bool
+) -> list[list[_Part]]:
+    shared = math.prod(domain) // max(1, math.prod(kept))
+    per_element = output.size // max(1, math.prod(kept))  # sums for each element of the kept axes
+    region = max(block >> 4, block // shared)
+    if own_memory:
+        region = max(1, min(region, _SUMS // per_element))
     regions = blocks(kept, region)
-    every = [list(_blocks_of(domain, kept, where, block)) for where in regions]
-    wanted = max(1, min(-(-_PARTS // max(1, len(regions))), most // max(1, len(regions))))
+    size = per_element * math.prod(part.stop - part.start for part in regions[0])
+    wanted = max(1, min(-(-_PARTS // len(regions)), _PARTIAL // size))
     cut = []
-    for where, pieces in zip(regions, every, strict=True):
-        run = max(1, -(-len(pieces) // wanted))
-        cut.append([Part(where, pieces[at : at + run]) for at in range(0, max(1, len(pieces)), run)])
+    for where in regions:
+        every = _blocks_of(domain, kept, where, block)
+        run = -(-len(every) // wanted)
+        cut.append([_Part(where, every[at : at + run]) for at in range(0, len(every), run)])
     return cut
 
 
-def _blocks_of(domain: tuple[int, ...], kept: tuple[int, ...], region: Where, block: int) -> Iterator[Where]:
-    """Yield the blocks of the domain that are summed into a region."""
+def _part(output: np.ndarray, region: Where) -> np.ndarray:
+    return output[(*(slice(None),) * (output.ndim - len(region)), *region)]
+
+
+def _blocks_of(domain: tuple[int, ...], kept: tuple[int, ...], region: Where, block: int) -> list[Where]:
+    """Return the blocks of the domain that are summed into a region."""
     limits = [
         part if length == whole else slice(0, whole)
         for part, length, whole in zip(region, kept, domain, strict=True)
     ]
-    for where in blocks(tuple(limit.stop - limit.start for limit in limits), block):
-        yield tuple(
+    return [
+        tuple(
             slice(limit.start + piece.start, limit.start + piece.stop)
             for limit, piece in zip(limits, where, strict=True)
         )
+        for where in blocks(tuple(limit.stop - limit.start for limit in limits), block)
+    ]
 
 
-def sum_parts(
-    by_region: list[list[Part]],
-    add: Callable[[Part], np.ndarray],
-    finish: Callable[[Where, np.ndarray], None],
-    *,
-    most_workers: int,
-) -> None:
-    """Call `add` on every part, side by side, and `finish` with the total of each region."""
-    results: dict[tuple[int, int], np.ndarray] = {}
-
-    def job(at: tuple[int, int]) -> None:
-        region, part = at
-        total = add(by_region[region][part])
-        if len(by_region[region]) == 1:
-            finish(by_region[region][part].region, total)
-        else:
-            results[at] = total
-
-    places = [(region, part) for region, cut in enumerate(by_region) for part in range(len(cut))]
-    for_each(job, places, most_workers=most_workers)
-    for region, cut in enumerate(by_region):
-        if len(cut) > 1:
-            total = results.pop((region, 0))
-            for part in range(1, len(cut)):
-                total += results.pop((region, part))
-            finish(cut[0].region, total)
+def add_or_assign(total: np.ndarray, values: np.ndarray, assign: bool) -> None:
+    """Start a sum, or go on with it."""
+    if assign:
+        np.copyto(total, values)
+    else:
+        np.add(total, values, out=total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -34,10 +35,7 @@ def modulated_correlate(
     divisor G of C_in; `dtype` is the computing dtype.
     """
     dtype = accumulator_dtype(dtype)
-    channels, outputs = input.shape[-3], output.shape[-3]
-    matrices = _row_matrices(weights, groups, dtype)
-    per_pixel = (window.columns.taps + 2) * channels + 2 * outputs
-    pixels = min(max(_BLOCK // max(1, per_pixel), 1), _MOST)
+    matrices = row_matrices(weights, groups, dtype)
 
     def block(where: Where) -> None:
         *batch, down, across = where
@@ -47,13 +45,25 @@ def modulated_correlate(
         total = _block_sum(input[tuple(batch)], matrices, factors, part, dtype)
         store(np.moveaxis(output[everywhere], -3, 0), total)
 
-    pieces = blocks((*output.shape[:-3], *output.shape[-2:]), pixels)
-    nbytes = 2 * max(_BLOCK, pixels * per_pixel) * dtype.itemsize
+    pixels, workers = plan(window, input.shape[-3], output.shape[-3], dtype)
     with serial_blas:
-        for_each(block, pieces, most_workers=max(1, (WORKSPACE - _PACKED) // nbytes))
+        for_each(block, blocks((*output.shape[:-3], *output.shape[-2:]), pixels), most_workers=workers)
 
 
-def _row_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
+def plan(window: Window, channels: int, outputs: int, dtype: np.dtype) -> tuple[int, int]:
+    """Return how many pixels go together, to stay in the cache, and how many blocks may be in progress."""
+    per_pixel = (window.columns.taps + 2) * channels + 2 * outputs
+    pixels = min(max(_BLOCK // per_pixel, 1), _MOST)
+    nbytes = 2 * max(_BLOCK, pixels * per_pixel) * dtype.itemsize
+    return pixels, max(1, (WORKSPACE - _PACKED) // nbytes)
+
+
+def columns_at_once(elements: int) -> int:
+    """Return how many taps of a row go together if the columns of one have as many `elements`."""
+    return max(1, 2 * _BLOCK // elements)
+
+
+def row_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
     """Order the weights by row of taps: (kh, groups, C_out/groups, kw, C_in/groups)."""
     outputs, channels, height, width = weights.shape
     by_group = weights.reshape(groups, outputs // groups, channels, height, width)
@@ -62,7 +72,7 @@ def _row_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarr
     return np.ascontiguousarray(by_row, dtype=dtype) if small else by_row
 
 
-def _by_group(modulation: np.ndarray, groups: int) -> np.ndarray:
+def by_group(modulation: np.ndarray, groups: int) -> np.ndarray:
     """View (batch…, G, H, W) as (group, part of it, 1, batch…, H, W), to meet the pixels."""
     first = np.moveaxis(modulation, -3, 0)
     entries = len(first)
@@ -81,28 +91,46 @@ def _block_sum(
     window: Window,
     dtype: np.dtype,
 ) -> np.ndarray:
-    _, groups, outputs, _, channels = matrices.shape
-    entries = modulation.shape[-3]
-    parts = 1 if entries == 1 else math.lcm(groups, entries) // groups
+    _, groups, outputs, *_ = matrices.shape
     images = (*planes.shape[:-3], *window.output_shape)
     total = np.zeros((groups, outputs, math.prod(images)), dtype)
     product = np.empty_like(total)
-    columns_at_once = max(1, 2 * _BLOCK // (groups * channels * total.shape[2]))
-    for row_taps, column_taps in tap_chunks(
-        window, planes[..., 0, 0].size, _BLOCK, most_columns=columns_at_once
-    ):
+    for m, taps, columns in row_columns(planes, modulation, window, groups, dtype):
+        _add_product(total, matrices[m, :, :, taps], columns, product)
+    return total.reshape(groups * outputs, *images)
+
+
+def row_columns(
+    planes: np.ndarray, modulation: np.ndarray, window: Window, groups: int, dtype: np.dtype
+) -> Iterator[tuple[int, slice, np.ndarray]]:
+    """Yield (m, taps n, modulated columns) for rows of taps; columns are (groups, n, C_in/groups, pixels)."""
+    channels, entries = planes.shape[-3] // groups, modulation.shape[-3]
+    parts = 1 if entries == 1 else math.lcm(groups, entries) // groups
+    images = (*planes.shape[:-3], *window.output_shape)
+    pixels_each = math.prod(images)
+    for row_taps, taps, shifted in row_pixels(planes, window, groups, dtype):
+        kw = taps.stop - taps.start
+        columns = np.empty((groups, kw, parts, channels // parts, *images), dtype)
+        for m, row in enumerate(shifted, start=row_taps.start):
+            for n, pixels in enumerate(row):
+                factor = by_group(modulation[m, taps.start + n], groups).astype(dtype, copy=False)
+                np.multiply(pixels.reshape(columns[:, n].shape), factor, out=columns[:, n])
+            yield m, taps, columns.reshape(groups, kw, channels, pixels_each)
+
+
+def row_pixels(
+    planes: np.ndarray, window: Window, groups: int, dtype: np.dtype
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yield (taps m, taps n, pixels under them), pixels as (m, n, groups, C_in/groups, batch…, H, W)."""
+    channels = planes.shape[-3] // groups
+    outputs = math.prod((*planes.shape[:-3], *window.output_shape))
+    most = columns_at_once(groups * channels * outputs)
+    for row_taps, column_taps in tap_chunks(window, planes[..., 0, 0].size, _BLOCK, most_columns=most):
         chunk = window.taps(row_taps, column_taps)
         tables = chunk.rows.table(), chunk.columns.table()
         tile = gather(planes, *tables, window.cval, dtype)
         pixels = np.moveaxis(windows(tile, *tables, chunk), -3, 2)
-        pixels = pixels.reshape(*pixels.shape[:2], groups, parts, channels // parts, *images)
-        columns = np.empty((groups, chunk.columns.taps, *pixels.shape[3:]), dtype)
-        for m, row_pixels in enumerate(pixels, start=row_taps.start):
-            for n, shifted in enumerate(row_pixels):
-                factor = _by_group(modulation[m, column_taps.start + n], groups)
-                np.multiply(shifted, factor.astype(dtype, copy=False), out=columns[:, n])
-            _add_product(total, matrices[m, :, :, column_taps], columns, product)
-    return total.reshape(groups * outputs, *images)
+        yield row_taps, column_taps, pixels.reshape(*pixels.shape[:2], groups, channels, *pixels.shape[3:])
 
 
 def _add_product(total: np.ndarray, matrix: np.ndarray, columns: np.ndarray, product: np.ndarray) -> None:

@@ -33,10 +33,11 @@ def spread(
     def block(where: Where) -> None:
         *batch, down, across = where
         planes = input[tuple(batch)]
-        taps = weights[(..., *matching(weights, (*batch, slice(None), slice(None))))]
+        every = slice(None)
+        taps = weights[(every, every, *matching(weights, (*batch, every, every)))]
         total = np.zeros(output[where].shape, dtype)
 
-        def row_terms(m: int, i: slice) -> Term:
+        def row_terms(m: int, i: slice, _: slice) -> Term:
             def term(n: int, j: slice) -> np.ndarray:
                 tap = taps[m, n][(..., *matching(taps, (i, j)))]
                 return np.multiply(planes[..., i, j].astype(dtype, copy=False), tap.astype(dtype, copy=False))
