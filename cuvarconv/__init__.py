@@ -1,5 +1,6 @@
 """Spatially variant 2-D convolution for NumPy, CuPy and anything that speaks DLPack."""
 
+from cuvarconv._affinity import affinity, affinity_vjp
 from cuvarconv._correlate import convolve, correlate, correlate_vjp
 from cuvarconv._cpu import get_workers, set_workers
 from cuvarconv._linear import as_linear_operator
@@ -9,6 +10,8 @@ from cuvarconv._spread import spread
 from cuvarconv._unfold import fold, unfold
 
 __all__ = [
+    "affinity",
+    "affinity_vjp",
     "as_linear_operator",
     "convolve",
     "correlate",

@@ -9,7 +9,7 @@ import numpy as np
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import check_cval, computing_dtype, product_dtype
 from cuvarconv._gradients import Gradient, check_gradient, gradients
-from cuvarconv._shapes import kernel_size
+from cuvarconv._shapes import align_full, kernel_size
 from cuvarconv._window import Window, make_window
 
 
@@ -96,7 +96,7 @@ def local_correlate(
     with receive(output, input=input, kernels=kernels) as call:
         images, full = call.operands
         window = _window(images, full, mode, cval, origin, stride, dilation)
-        kernels_last = _image_axes_last(full, images, window)
+        kernels_last = _aligned(full, images, window)
         result_dtype = call.output_dtype(product_dtype((images.dtype, full.dtype)))
         result = call.target(_result_shape(images, full, window), result_dtype)
         if 0 in (images.size, result.size):
@@ -181,7 +181,7 @@ def local_correlate_vjp(
     with receive(None, grad=grad, input=input, kernels=kernels) as call:
         given, images, full = call.operands
         window = _window(images, full, mode, cval, origin, stride, dilation)
-        kernels_last = _image_axes_last(full, images, window)
+        kernels_last = _aligned(full, images, window)
         check_gradient(given.shape, _result_shape(images, full, window))
         backend = call.home.backend
 
@@ -189,7 +189,7 @@ def local_correlate_vjp(
             backend.local_input_gradient(given, kernels_last, result, window, dtype=dtype)
 
         def fill_kernels(result: Any, dtype: np.dtype) -> None:
-            target = _image_axes_last(result, images, window)
+            target = _aligned(result, images, window)
             backend.local_kernels_gradient(given, images, target, window, dtype=dtype)
 
         return gradients(
@@ -222,24 +222,8 @@ def _window(
     return window
 
 
-def _image_axes_last(kernels: Any, images: Any, window: Window) -> Any:
-    """View the kernels as (kh, kw, batch…, C_in, C_out, H_out, W_out), after checking that they fit."""
-    varying = kernels.shape[2:-4]
-    batch = images.shape[:-3]
-    expected = (*window.output_shape, images.shape[-3])
-    if kernels.shape[-4:-1] != expected:
-        raise ValueError(
-            f"kernels: expected (H_out, W_out, C_in) = {expected} before the last axis, "
-            f"got {kernels.shape[-4:-1]}"
-        )
-    missing = len(batch) - len(varying)
-    if missing < 0 or any(
-        length not in (1, expected) for length, expected in zip(varying, batch[missing:], strict=True)
-    ):
-        raise ValueError(f"kernels: expected batch axes that broadcast to {batch}, got {varying}")
-    view = kernels[(slice(None), slice(None), *(None,) * missing)]
-    first = 2 + len(batch)
-    return view.transpose(*range(first), first + 2, first + 3, first, first + 1)
+def _aligned(kernels: Any, images: Any, window: Window) -> Any:
+    return align_full(kernels, images.shape[:-3], window.output_shape, images.shape[-3])
 
 
 def _result_shape(images: Any, kernels: Any, window: Window) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import check_cval, computing_dtype, product_dtype
 from cuvarconv._gradients import Gradient, check_gradient, gradients
-from cuvarconv._shapes import align, kernel_size
+from cuvarconv._shapes import align_modulation, kernel_size
 from cuvarconv._window import Window, make_window
 
 
@@ -258,9 +258,7 @@ def _geometry(
 
 
 def _aligned(factors: Any, images: Any, window: Window) -> Any:
-    modulated = (*images.shape[:-2], *window.output_shape)
-    order = tuple(range(images.ndim))
-    return align("modulation", factors, modulated, order, divisor_axis=images.ndim - 3)
+    return align_modulation(factors, (*images.shape[:-2], *window.output_shape))
 
 
 def _result_shape(images: Any, kernels: Any, window: Window) -> tuple[int, ...]:

@@ -43,7 +43,17 @@ def align(
     Axes that broadcast keep length 1; nothing is expanded.  The length along `divisor_axis` may
     also divide the output's.
     """
-    varying = operand.shape[2:]
+    check_varying(name, operand.shape, shape, divisor_axis=divisor_axis)
+    new_axes = (None,) * (len(shape) - operand.ndim + 2)
+    view = operand[(slice(None), slice(None), *new_axes)]
+    return view.transpose(0, 1, *(2 + axis for axis in order))
+
+
+def check_varying(
+    name: str, operand: tuple[int, ...], shape: tuple[int, ...], *, divisor_axis: int | None = None
+) -> None:
+    """Refuse a shape (kh, kw) + S where S does not broadcast, one way, to `shape`."""
+    varying = operand[2:]
     padded = (1,) * (len(shape) - len(varying)) + varying
     fits = len(varying) <= len(shape)
     for axis, (length, expected) in enumerate(zip(padded, shape, strict=fits)):
@@ -53,6 +63,38 @@ def align(
         raise ValueError(
             f"{name}: expected shape (kh, kw) + S with S broadcasting to {shape}, got S = {varying}"
         )
-    new_axes = (None,) * (len(shape) - len(varying))
-    view = operand[(slice(None), slice(None), *new_axes)]
-    return view.transpose(0, 1, *(2 + axis for axis in order))
+
+
+def align_modulation(modulation: Any, shape: tuple[int, ...]) -> Any:
+    """View (kh, kw) + S with one axis for each of `shape`, (…, C_in, H_out, W_out); C_in may be divided."""
+    return align("modulation", modulation, shape, tuple(range(len(shape))), divisor_axis=len(shape) - 3)
+
+
+def align_full(kernels: Any, batch: tuple[int, ...], image: tuple[int, int], channels: int) -> Any:
+    """View (kh, kw, …, H_out, W_out, C_in, C_out) as (kh, kw, batch…, C_in, C_out, H_out, W_out).
+
+    Batch axes that broadcast keep length 1; nothing is expanded.
+    """
+    check_full(kernels.shape, batch, image, channels)
+    view = kernels[(slice(None), slice(None), *(None,) * (len(batch) - kernels.ndim + 6))]
+    first = 2 + len(batch)
+    return view.transpose(*range(first), first + 2, first + 3, first, first + 1)
+
+
+def check_full(
+    kernels: tuple[int, ...], batch: tuple[int, ...], image: tuple[int, int], channels: int
+) -> None:
+    """Refuse a shape (kh, kw, …, H_out, W_out, C_in, C_out) that does not fit."""
+    if len(kernels) < 6:
+        raise ValueError(f"kernels: expected shape (kh, kw, …, H_out, W_out, C_in, C_out), got {kernels}")
+    expected = (*image, channels)
+    if kernels[-4:-1] != expected:
+        raise ValueError(
+            f"kernels: expected (H_out, W_out, C_in) = {expected} before the last axis, got {kernels[-4:-1]}"
+        )
+    varying = kernels[2:-4]
+    missing = len(batch) - len(varying)
+    if missing < 0 or any(
+        length not in (1, whole) for length, whole in zip(varying, batch[missing:], strict=True)
+    ):
+        raise ValueError(f"kernels: expected batch axes that broadcast to {batch}, got {varying}")

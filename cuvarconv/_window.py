@@ -256,6 +256,33 @@ def make_window(
 
 
 @functools.lru_cache(maxsize=512)
+def padded_window(
+    size: tuple[int, int],
+    image: tuple[int, int],
+    *,
+    modes: tuple[str, str],
+    padding: tuple[tuple[int, int], tuple[int, int]],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+) -> Window:
+    """Fill the record from padding before and after each axis, as neural networks count it."""
+    rows, columns = (
+        _axis(*arguments) for arguments in zip(size, image, modes, padding, stride, dilation, strict=True)
+    )
+    return Window(rows, columns, 0.0)
+
+
+def padded_length(size: int, taps: int, padding: tuple[int, int], stride: int, dilation: int) -> int:
+    """Return how many windows fit in a padded axis, one after the other."""
+    return (size + sum(padding) - (taps - 1) * dilation - 1) // stride + 1
+
+
+def _axis(taps: int, size: int, mode: str, padding: tuple[int, int], stride: int, dilation: int) -> Axis:
+    length = padded_length(size, taps, padding, stride, dilation)
+    return _normalised(Axis(taps, stride, dilation, -padding[0], size, length, mode))
+
+
+@functools.lru_cache(maxsize=512)
 def _make_axis(
     name: str,
     taps: int,
@@ -287,16 +314,21 @@ def _make_axis(
             origin = -origin - (taps % 2 == 0)
         start = -(taps // 2 + origin) * dilation
         length = -(-size // stride)
-    if length == 1:
-        stride = 1  # a step that is never taken may be of any size
-    if taps == 1:
-        dilation = 1
-    axis = Axis(taps, stride, dilation, start, size, length, mode)
+    axis = _normalised(Axis(taps, stride, dilation, start, size, length, mode))
     if abs(start) + max(axis.span, 0) + size >= 1 << 61:
         raise ValueError(
             f"dilation: {taps} taps with dilation {dilation} reach past 64-bit indices ({name} axis)"
         )
     return axis
+
+
+def _normalised(axis: Axis) -> Axis:
+    """Set steps that are never taken to 1."""
+    return replace(
+        axis,
+        stride=1 if axis.length == 1 else axis.stride,
+        dilation=1 if axis.taps == 1 else axis.dilation,
+    )
 
 
 def adjoint_image(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from cuvarconv._cpu._workers import get_workers, set_workers
+from cuvarconv._cpu.affinity import affinity, affinity_gradient
 from cuvarconv._cpu.correlate import correlate
 from cuvarconv._cpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._cpu.local import local_correlate
@@ -20,6 +21,8 @@ from cuvarconv._cpu.spread import spread
 from cuvarconv._cpu.unfold import unfold
 
 __all__ = [
+    "affinity",
+    "affinity_gradient",
     "correlate",
     "correlate_weights_gradient",
     "empty",
