@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,41 @@ except ImportError as error:
         f"whichever your driver supports ({error})"
     ) from error
 
+from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.correlate import correlate
+from cuvarconv._gpu.local import local_correlate
 from cuvarconv._gpu.modulated import modulated_correlate
+from cuvarconv._gpu.modulated_gradient import (
+    modulated_input_gradient,
+    modulated_modulation_gradient,
+    modulated_weights_gradient,
+)
+from cuvarconv._gpu.spread import spread
 
-__all__ = ["correlate", "current", "empty", "may_share_memory", "modulated_correlate", "view"]
+__all__ = [
+    "affinity",
+    "affinity_gradient",
+    "correlate",
+    "current",
+    "empty",
+    "local_correlate",
+    "may_share_memory",
+    "modulated_correlate",
+    "modulated_input_gradient",
+    "modulated_modulation_gradient",
+    "modulated_weights_gradient",
+    "ones",
+    "spread",
+    "view",
+]
 
 empty = cupy.empty
 may_share_memory = cupy.may_share_memory
+
+
+def ones(shape: tuple[int, ...], dtype: Any) -> Any:
+    """View a single 1 as an array."""
+    return cupy.broadcast_to(cupy.ones((), dtype), shape)
 
 
 @contextmanager
@@ -33,10 +62,23 @@ def current(device: int, library: str) -> Iterator[None]:
     with cupy.cuda.Device(device):
         if library == "torch":
             stream = sys.modules["torch"].cuda.current_stream(device)
-            with cupy.cuda.Stream.from_external(_Stream(stream.cuda_stream)):
+            with (
+                cupy.cuda.Stream.from_external(_Stream(stream.cuda_stream)),
+                cupy.cuda.using_allocator(_torch_memory().malloc),
+            ):
                 yield
         else:
             yield
+
+
+@functools.cache
+def _torch_memory() -> Any:
+    """Take workspace from PyTorch's allocator, so that a CUDA graph that is captured keeps what it uses."""
+    memory = sys.modules["torch"].cuda
+    return cupy.cuda.PythonFunctionAllocator(
+        lambda size, device: memory.caching_allocator_alloc(size, device),
+        lambda pointer, device: memory.caching_allocator_delete(pointer),
+    )
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import cupy
 import numpy as np
 
-from cuvarconv._gpu._pieces import Piece
-from cuvarconv._window import Axis, IndexTable
+from cuvarconv._gpu._pieces import AdjointPiece, Piece, Readers
+from cuvarconv._window import Axis, IndexTable, InverseTable
 
 Offsets = tuple[int, ...]  # one per operand, in elements
 
@@ -68,7 +68,7 @@ def sizes(*values: int) -> tuple[np.int32, ...]:
     return tuple(np.int32(value) for value in values)
 
 
-def batch_axes(piece: Piece, count: int) -> list[BatchAxis]:
+def batch_axes(piece: Piece | AdjointPiece, count: int) -> list[BatchAxis]:
     """Return the first `count` axes of a piece's output, with the strides of its three arrays."""
     walked = zip(
         strides(piece.image)[:count],
@@ -78,6 +78,13 @@ def batch_axes(piece: Piece, count: int) -> list[BatchAxis]:
     )
     lengths = piece.output.shape[:count]
     return [BatchAxis(*axis) for axis in zip(lengths, walked, strict=True)]
+
+
+def shared_and_own(axes: list[BatchAxis], operand: int) -> tuple[list[BatchAxis], list[BatchAxis]]:
+    """Return the axes along which an operand stays the same, and the others, both merged."""
+    shared = merged([axis for axis in axes if axis.strides[operand] == 0])
+    own = merged([axis for axis in axes if axis.strides[operand] != 0])
+    return shared, own
 
 
 def merged(axes: list[BatchAxis]) -> list[BatchAxis]:
@@ -114,7 +121,7 @@ def launches(classes: list[list[BatchAxis]], most: tuple[int, ...], operands: in
 
 
 class _Tables:
-    """Index tables on the devices, kept for the next call with the same window.
+    """Tables on the devices, kept for the next call with the same window.
 
     A table is complete before it is kept, so that every stream may read it.  It is dropped a whole
     generation after its last use, with the devices idle in between, so that no kernel still reads it.
@@ -125,36 +132,54 @@ class _Tables:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: dict[tuple[int, Axis, bool], tuple[Any, IndexTable]] = {}
+        self._kept: dict[tuple[Any, ...], Any] = {}
         self._previous = self._kept
         self._entries = 0
 
-    def get(self, axis: Axis, by_tap: bool) -> tuple[Any, IndexTable]:
-        key = (cupy.cuda.runtime.getDevice(), axis, by_tap)
+    def get(self, make: Callable[..., tuple[np.ndarray, Any]], *what: Hashable) -> tuple[Any, Any]:
+        """Return what `make` returns for `what`, the array on the current device."""
+        key = (cupy.cuda.runtime.getDevice(), make, *what)
         found = self._kept.get(key)
         if found is not None:
             return found
-        table = axis.table(by_tap=by_tap)
-        made = (cupy.asarray(table.sources), table)
-        if len(table.sources) <= self._LONGEST:
+        entries, record = make(*what)
+        made = (cupy.asarray(entries), record)
+        if len(entries) <= self._LONGEST:
             cupy.cuda.get_current_stream().synchronize()
             with self._lock:
                 if self._entries > self._MOST:
                     self._drop()
                 self._kept[key] = made
-                self._entries += len(table.sources)
+                self._entries += len(entries)
         return made
 
     def _drop(self) -> None:
-        for device in {device for device, _, _ in self._previous}:
+        for device in {key[0] for key in self._previous}:
             cupy.cuda.Device(device).synchronize()
         self._previous, self._kept, self._entries = self._kept, {}, 0
 
 
 _tables = _Tables()
+on_device = _tables.get
 
 
 def table_arguments(axis: Axis, by_tap: bool) -> tuple[Any, ...]:
     """Return a kernel's four arguments for an axis: the table, its length and its two steps."""
-    sources, table = _tables.get(axis, by_tap)
+    sources, table = _tables.get(_index_table, axis, by_tap)
     return sources, *sizes(len(table.sources), table.stride, table.dilation)
+
+
+def _index_table(axis: Axis, by_tap: bool) -> tuple[np.ndarray, IndexTable]:
+    table = axis.table(by_tap=by_tap)
+    return table.sources, table
+
+
+def inverse_arguments(readers: Readers) -> tuple[Any, ...]:
+    """Return a kernel's two arguments for an axis: the inverse table and its number of pixels."""
+    entries, table = _tables.get(_inverse_table, readers)
+    return entries, *sizes(table.pixels)
+
+
+def _inverse_table(readers: Readers) -> tuple[np.ndarray, InverseTable]:
+    table = readers.table()
+    return table.entries.astype(np.int32), table

@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 
 from cuvarconv._gpu._launch import CPP_TYPES
 from cuvarconv._gpu.correlate import LANES, PLANES
+from cuvarconv._gpu.local import OUTPUTS, SAMPLES
 from cuvarconv._gpu.modulated import TILES
+from cuvarconv._gpu.modulated_gradient import OUTPUTS as GRADIENT_OUTPUTS
+from cuvarconv._gpu.modulated_gradient import SLOT_TILES
+
+REAL = ("float16", "bfloat16", "float32", "float64")
 
 
 def instantiations() -> dict[str, list[str]]:
     """List the name expressions of each ``kernels/<name>.cu``."""
     numbers = CPP_TYPES.values()
     return {
+        "affinity": [
+            f"{kernel}<{CPP_TYPES[name]}>"
+            for kernel, name in itertools.product(("affinity", "affinity_gradient"), REAL)
+        ],
         "correlate": [
             f"correlate<{number}, {planes}, {lanes}>"
             for number, planes, lanes in itertools.product(numbers, PLANES, LANES)
         ],
-        "modulated": [
-            f"modulated_correlate<{number}, {outputs}, {pixels}>"
-            for number, (outputs, pixels) in itertools.product(numbers, TILES)
+        "local": [f"local_correlate<{number}, {shape}>" for number, shape in _local_shapes()],
+        "modulated": _tiled("modulated_correlate", TILES),
+        "modulated_input_gradient": _tiled("modulated_input_gradient", TILES),
+        "modulated_modulation_gradient": _tiled("modulated_modulation_gradient", SLOT_TILES),
+        "modulated_weights_gradient": [
+            f"modulated_weights_gradient<{number}, {outputs}>"
+            for number, outputs in itertools.product(numbers, GRADIENT_OUTPUTS)
         ],
+        "spread": [f"spread<{number}, {planes}>" for number, planes in itertools.product(numbers, PLANES)],
     }
+
+
+def _tiled(kernel: str, tiles: tuple[tuple[int, int], ...]) -> list[str]:
+    return [
+        f"{kernel}<{number}, {rows}, {columns}>"
+        for number, (rows, columns) in itertools.product(CPP_TYPES.values(), tiles)
+    ]
+
+
+def _local_shapes() -> Iterator[tuple[str, str]]:
+    """Yield (T, "V, S") of the kernels for full kernels."""
+    for name, number in CPP_TYPES.items():
+        for outputs, samples in itertools.product({1, OUTPUTS[name]}, (1, SAMPLES[name])):
+            yield number, f"{outputs}, {samples}"

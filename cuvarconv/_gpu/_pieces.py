@@ -1,17 +1,30 @@
-"""Cutting a call into launches whose arrays all hold the computing dtype."""
+"""Cutting a call into launches whose arrays all hold the computing dtype.
+
+A launcher describes its call once and walks it piece by piece::
+
+    for piece in pieces(Piece(image, kernels, output, window), dtype, batch=ndim - 2):
+        ...  # launch with piece.image, piece.kernels, piece.output, piece.window
+
+`Piece` gathers: it is cut by the outputs of the window.  `AdjointPiece` is for gradients in an image: it
+is cut by the pixels of the result, and `rows` and `columns` say which outputs read them; their inverse
+tables reach the kernel through ``_geometry.inverse_arguments(piece.rows)``, and kernels/adjoint.cuh.
+Where `image` and `kernels` were converted, they hold only those outputs, in the table's numbering.
+"""
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import cupy
 import numpy as np
 
-from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._window import CVAL, Axis, Window
+from cuvarconv._blocks import Where, blocks
+from cuvarconv._window import CVAL, Axis, InverseTable, Window
 
 _WORKSPACE = 32 << 20  # bytes of converted arrays at a time; as much again while one is made
 _MOST_ENTRIES = 1 << 20  # of an index table: 8 MiB
@@ -23,7 +36,7 @@ class Piece:
     """A block of the output, with what it is computed from.
 
     `image` and `output` are (batch…, [C], H, W); `kernels`, what varies over the output, is
-    (kh, kw, batch…, [G], H, W) with axes of length 1 where it broadcasts.
+    (kh, kw, batch…, channels…, H, W) with axes of length 1 where it broadcasts.
     """
 
     image: Any
@@ -34,18 +47,23 @@ class Piece:
     def block(self, where: Where, batch: int) -> Piece:
         """Return the part of the output at `where`, (batch…, rows, columns), channels whole."""
         channels = (slice(None),) * (self.output.ndim - len(where))
-        whole = (*where[:batch], *channels, *where[batch:])
+        lengths = (*self.kernels.shape[2 : 2 + batch], *self.kernels.shape[-2:])
+        theirs = [slice(None) if n == 1 else part for part, n in zip(where, lengths, strict=True)]
         return Piece(
             self.image[where[:batch]],
-            self.kernels[(slice(None), slice(None), *matching(self.kernels, whole))],
-            self.output[whole],
+            self.kernels[(slice(None), slice(None), *theirs[:batch], ..., *theirs[batch:])],
+            self.output[(*where[:batch], *channels, *where[batch:])],
             self.window.part(*where[batch:]),
         )
 
+    def table_entries(self) -> tuple[int, int]:
+        """Return the lengths of the two index tables."""
+        return self.window.rows.entries, self.window.columns.entries
+
     def foreign_bytes(self, dtype: np.dtype) -> int:
         """Return what the arrays of another dtype take once converted."""
-        rows, columns = self.window.rows, self.window.columns
-        tile = rows.entries * columns.entries * self.image[..., 0, 0].size
+        rows, columns = self.table_entries()
+        tile = rows * columns * self.image[..., 0, 0].size
         sizes = (
             (self.image, tile),
             (self.kernels, self.kernels.size),
@@ -53,8 +71,110 @@ class Piece:
         )
         return sum(size * dtype.itemsize for array, size in sizes if array.dtype != dtype)
 
+    def most(self) -> tuple[int, int]:
+        """Return how many rows and columns a launch may take."""
+        rows, columns = self.window.rows, self.window.columns
+        across = _run(columns, _MOST_OUTPUTS)
+        return _run(rows, _MOST_OUTPUTS // across), across
 
-def pieces(call: Piece, dtype: np.dtype, *, batch: int) -> Iterator[Piece]:
+    def converted(self, dtype: np.dtype) -> Piece:
+        """Return the piece with its operands in the computing dtype."""
+        piece = self if self.image.dtype == dtype else _gathered(self, dtype)
+        return replace(piece, kernels=piece.kernels.astype(dtype, copy=False))
+
+
+@dataclass(frozen=True)
+class Readers:
+    """The outputs that read some neighbouring pixels along an axis: arguments of `Axis.inverse`."""
+
+    axis: Axis
+    first: int
+    last: int
+    every: bool = True
+
+    def part(self, pixels: slice) -> Readers:
+        """Return the readers of some of the pixels."""
+        first, last, _ = pixels.indices(self.last - self.first)
+        return replace(self, first=self.first + first, last=self.first + last)
+
+    def alone(self) -> Readers:
+        """Count these outputs only, from 0."""
+        return replace(self, every=False)
+
+    def table(self) -> InverseTable:
+        """Return the inverse table."""
+        return self.axis.inverse(slice(self.first, self.last), every=self.every)
+
+    def entries(self) -> int:
+        """Return the length of the table without its lists."""
+        return self.axis.taps * (self.last - self.first)
+
+
+@dataclass(frozen=True)
+class AdjointPiece:
+    """A block of pixels of the result, with what it is gathered from.
+
+    `image` is (batch…, [C'], H_in, W_in), `kernels` (kh, kw, batch…, channels…, H_in, W_in) with axes of
+    length 1 where it broadcasts, `output` (batch…, [C], H, W).
+    """
+
+    image: Any
+    kernels: Any
+    output: Any
+    rows: Readers
+    columns: Readers
+
+    @classmethod
+    def of(cls, image: Any, kernels: Any, output: Any, window: Window) -> AdjointPiece:
+        """Describe a whole call; `window` is the forward window."""
+        rows, columns = (Readers(axis, 0, axis.size) for axis in (window.rows, window.columns))
+        return cls(image, kernels, output, rows, columns)
+
+    def block(self, where: Where, batch: int) -> AdjointPiece:
+        """Return the part of the result at `where`, (batch…, rows, columns), channels whole."""
+        channels = (slice(None),) * (self.output.ndim - len(where))
+        lengths = self.kernels.shape[2 : 2 + batch]
+        theirs = (slice(None) if n == 1 else part for part, n in zip(where[:batch], lengths, strict=True))
+        return AdjointPiece(
+            self.image[where[:batch]],
+            self.kernels[(slice(None), slice(None), *theirs)],
+            self.output[(*where[:batch], *channels, *where[batch:])],
+            self.rows.part(where[batch]),
+            self.columns.part(where[batch + 1]),
+        )
+
+    def table_entries(self) -> tuple[int, int]:
+        """Return the lengths of the two inverse tables, without their lists."""
+        return self.rows.entries(), self.columns.entries()
+
+    def foreign_bytes(self, dtype: np.dtype) -> int:
+        """Return what the arrays of another dtype take at most, in any block of this size."""
+        elements = self.output.size if self.output.dtype != dtype else 0
+        if not self.image.dtype == self.kernels.dtype == dtype:
+            read = [_most_readers(part.axis, part.last - part.first) for part in (self.rows, self.columns)]
+            elements += _size(self.image, read) + _size(self.kernels, read)
+        return elements * dtype.itemsize
+
+    def most(self) -> tuple[int, int]:
+        """Return how many rows and columns a launch may take."""
+        across = max(1, min(self.output.shape[-1], _MOST_ENTRIES // self.columns.axis.taps))
+        down = min(_MOST_OUTPUTS // across, _MOST_ENTRIES // self.rows.axis.taps)
+        return max(1, min(self.output.shape[-2], down)), across
+
+    def converted(self, dtype: np.dtype) -> AdjointPiece:
+        """Return the piece with the outputs that are read, in the computing dtype, counted in 32 bits."""
+        longest = max(self.rows.axis.length, self.columns.axis.length)
+        if self.image.dtype == self.kernels.dtype == dtype and longest <= _MOST_OUTPUTS:
+            return self
+        rows, columns = self.rows.alone(), self.columns.alone()
+        image, kernels = (_taken(array, rows, columns, dtype) for array in (self.image, self.kernels))
+        return replace(self, image=image, kernels=kernels, rows=rows, columns=columns)
+
+
+Call = TypeVar("Call", Piece, AdjointPiece)
+
+
+def pieces(call: Call, dtype: np.dtype, *, batch: int) -> Iterator[Call]:
     """Yield one launch's arrays at a time; the caller fills `output` before it takes the next.
 
     Arrays of another dtype are converted block by block, with their first `batch` axes and the
@@ -63,32 +183,39 @@ def pieces(call: Piece, dtype: np.dtype, *, batch: int) -> Iterator[Piece]:
     if call.output.size == 0:
         return
     for where in _cut(call, dtype, batch):
-        piece = call.block(where, batch)
-        target = piece.output
-        if piece.image.dtype != dtype:
-            piece = _gathered(piece, dtype)
-        if piece.kernels.dtype != dtype:
-            piece = replace(piece, kernels=piece.kernels.astype(dtype))
+        part = call.block(where, batch)
+        target = part.output
+        piece = part.converted(dtype)
         if target.dtype == dtype:
             yield piece
         else:
             piece = replace(piece, output=cupy.empty(target.shape, dtype))
             yield piece
-            _store(target, piece.output)
+            store(target, piece.output)
 
 
-def _cut(call: Piece, dtype: np.dtype, batch: int) -> list[Where]:
-    shape = (*call.output.shape[:batch], *call.window.output_shape)
+def operand_pieces(call: Piece, dtype: np.dtype, *, batch: int) -> Iterator[tuple[Where, Piece]]:
+    """Yield pieces of a call that reads `output` too, a gradient that comes in, with their places.
+
+    Half of the workspace is left to the caller, for sums.
+    """
+    if call.output.size == 0:
+        return
+    for where in _cut(call, dtype, batch, _WORKSPACE // 2):
+        piece = call.block(where, batch).converted(dtype)
+        yield where, replace(piece, output=piece.output.astype(dtype, copy=False))
+
+
+def _cut(call: Piece | AdjointPiece, dtype: np.dtype, batch: int, workspace: int = _WORKSPACE) -> list[Where]:
+    shape = (*call.output.shape[:batch], *call.output.shape[-2:])
     if call.foreign_bytes(dtype) == 0:
         whole_batch = [[slice(None)]] * batch
-        across = _run(call.window.columns, _MOST_OUTPUTS)
-        down = _run(call.window.rows, _MOST_OUTPUTS // across)
-        runs = zip(shape[batch:], (down, across), strict=True)
+        runs = zip(shape[batch:], call.most(), strict=True)
         cuts = [[slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs]
         return list(itertools.product(*whole_batch, *cuts))
     elements = _MOST_ENTRIES
     cut = blocks(shape, elements)
-    while elements > 1 and not _fits(call.block(cut[0], batch), dtype):
+    while elements > 1 and not _fits(call.block(cut[0], batch), dtype, workspace):
         elements //= 2
         cut = blocks(shape, elements)
     return cut
@@ -102,9 +229,25 @@ def _run(axis: Axis, most: int) -> int:
     return run
 
 
-def _fits(piece: Piece, dtype: np.dtype) -> bool:
-    longest = max(piece.window.rows.entries, piece.window.columns.entries)
-    return longest <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= _WORKSPACE
+def _fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
+    return max(piece.table_entries()) <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= workspace
+
+
+@functools.lru_cache(maxsize=512)
+def _most_readers(axis: Axis, run: int) -> int:
+    """Return how many outputs at most read `run` neighbouring pixels, of all runs of a cut."""
+    if run == axis.size:
+        return axis.length
+    sources = axis.table(by_tap=True).sources
+    read = np.flatnonzero(sources != CVAL)
+    pairs = np.unique(sources[read] // run * axis.length + read % axis.length)
+    return int(np.bincount(pairs // axis.length).max(initial=0))
+
+
+def _size(array: Any, read: list[int]) -> int:
+    """Return the number of elements at `read` rows and columns of an array that may broadcast."""
+    lengths = (min(part, n) for part, n in zip(read, array.shape[-2:], strict=True))
+    return math.prod(array.shape[:-2]) * math.prod(lengths)
 
 
 def _gathered(piece: Piece, dtype: np.dtype) -> Piece:
@@ -121,8 +264,35 @@ def _gathered(piece: Piece, dtype: np.dtype) -> Piece:
     return replace(piece, image=image, window=window)
 
 
-def _store(target: Any, values: Any) -> None:
-    """Write a block: integers truncate through int64, bool is ≠ 0."""
+def _taken(array: Any, rows: Readers, columns: Readers, dtype: np.dtype) -> Any:
+    """Copy the outputs that are read, the axes in memory as they were; what broadcasts stays short."""
+    order = sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis]), reverse=True)
+    index: list[Any] = [slice(None)] * array.ndim
+    for axis, readers in ((array.ndim - 2, rows), (array.ndim - 1, columns)):
+        if array.shape[axis] > 1:
+            index[axis] = _index(readers.table().outputs)
+    places = [place for place, axis in enumerate(order) if not isinstance(index[axis], slice)]
+    if len(places) == 2:
+        index[order[places[0]]] = index[order[places[0]]][:, None]
+        if places[1] - places[0] > 1:  # index arrays that are no neighbours would come out in front
+            down, across = order[places[0]], order[places[1]]
+            order = [axis for axis in order if axis not in (down, across)] + [down, across]
+    taken = array.transpose(order)[tuple(index[axis] for axis in order)].astype(dtype, copy=False)
+    return taken.transpose(np.argsort(order).tolist())
+
+
+def _index(outputs: np.ndarray) -> Any:
+    """Return the numbers of outputs as a slice if they are neighbours, else as an array."""
+    if len(outputs) == 0:
+        return slice(0, 0)
+    first, last = int(outputs[0]), int(outputs[-1]) + 1
+    return slice(first, last) if last - first == len(outputs) else cupy.asarray(outputs)
+
+
+def store(target: Any, values: Any) -> None:
+    """Write a block: integers truncate through int64, bool is ≠ 0, real arrays take the real part."""
+    if target.dtype.kind != "c":
+        values = values.real
     if target.dtype.kind in "iu":
         values = values.astype(np.int64)
     elif target.dtype.kind == "b":

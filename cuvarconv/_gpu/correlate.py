@@ -12,13 +12,13 @@ import numpy as np
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
     Batch,
-    BatchAxis,
     batch_axes,
     in_elements,
     in_runs,
     launches,
     merged,
     offsets,
+    shared_and_own,
     sizes,
     strides,
     table_arguments,
@@ -50,21 +50,13 @@ def correlate(
     """
     call = Piece(in_elements(input), in_elements(weights), output, window)
     for piece in pieces(call, dtype, batch=output.ndim - 2):
-        shared, own = _batch_axes(piece)
+        shared, own = shared_and_own(batch_axes(piece, output.ndim - 2), operand=1)
         planes = min(shared[0].length, _MOST_PLANES) if shared else 1
         plan = _plan(piece.window, planes, dtype, shared_memory_per_block())
         blocks_per_group = plan.tiles(piece.window) * -(-planes // plan.planes)
         most_groups = max(1, MOST_BLOCKS // blocks_per_group)
         for batch in launches([own, shared], (most_groups, planes), operands=3):
             _launch(piece, plan, batch, dtype, conjugate)
-
-
-def _batch_axes(piece: Piece) -> tuple[list[BatchAxis], list[BatchAxis]]:
-    """Return the batch axes along which planes share kernels, and the others."""
-    axes = batch_axes(piece, piece.output.ndim - 2)
-    shared = merged([axis for axis in axes if axis.strides[1] == 0])
-    own = merged([axis for axis in axes if axis.strides[1] != 0])
-    return shared, own
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,396 @@
+"""The gradients of equation (2), y[o,i,j] = Σ_{c,m,n} w[o,c,m,n] d[m,n,i,j] x[c,i+m,j+n]."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cupy
+import numpy as np
+
+from cuvarconv._blocks import Where, blocks, matching
+from cuvarconv._dtypes import accumulator_dtype
+from cuvarconv._gpu._geometry import (
+    Batch,
+    batch_axes,
+    in_elements,
+    inverse_arguments,
+    launches,
+    merged,
+    offsets,
+    shared_and_own,
+    sizes,
+    strides,
+    table_arguments,
+)
+from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
+from cuvarconv._gpu._pieces import AdjointPiece, Piece, Readers, operand_pieces, pieces, store
+from cuvarconv._gpu.modulated import TILES
+from cuvarconv._window import Window
+
+OUTPUTS = (4, 16, 64)  # of a block of the gradient in the weights, the kernel's BO, by those of a group
+_ROWS = 64  # (m,n,c) of the same block
+_WEIGHT_THREADS = 256
+SLOT_TILES = ((16, 128), (64, 64))  # rows and pixels of a block of the gradient in the modulation
+_MICRO = 4  # rows, and pixels, of a thread
+_ENOUGH_BLOCKS = 528  # four for each of 132 multiprocessors
+_FEWEST_PIXELS = 128  # of one part of a sum
+_MOST_PIXELS = 1 << 30  # in a sum: kernels count them in 32 bits
+_ACROSS = 16  # columns of the pixels of a block of the gradient in the image, at most
+_REPACKED = 16 << 20  # bytes; larger weights are read where they lie
+_SUMS = 16 << 20  # bytes of sums that are not in the result yet
+
+
+def modulated_weights_gradient(
+    grad: Any,
+    input: Any,
+    modulation: Any,
+    output: Any,
+    window: Window,
+    *,
+    groups: int,
+    dtype: np.dtype,
+) -> None:
+    """Split the sum over pixels and samples, then add up its parts in order.
+
+    `grad` is (batch…, C_out, H_out, W_out), `output` (C_out, C_in/groups, kh, kw), the others are as for
+    `modulated_correlate`; `dtype` is the computing dtype.
+    """
+    if output.size == 0:
+        return
+    call = Piece(in_elements(input), in_elements(modulation), in_elements(grad), window)
+    by_group = output.reshape(groups, len(output) // groups, *output.shape[1:])
+    number = accumulator_dtype(dtype)
+    for some, *taps in _weights_cut(by_group.shape, _SUMS // number.itemsize):
+        target = by_group[(slice(None), some, slice(None), *taps)].transpose(0, 1, 3, 4, 2)
+        part = replace(call, kernels=call.kernels[tuple(taps)], window=window.taps(*taps))
+        sums = cupy.zeros((_splits(target.shape, grad, number), *target.shape), number)
+        for _, piece in operand_pieces(part, dtype, batch=grad.ndim - 3):
+            samples = merged(batch_axes(piece, grad.ndim - 3))
+            most = max(1, _MOST_PIXELS // math.prod(piece.window.output_shape))
+            for batch in launches([samples], (most,), operands=3):
+                _launch_weights(piece, sums, some.start, batch, dtype)
+        store(target, sums[0] if len(sums) == 1 else sums.sum(axis=0))
+
+
+def _weights_cut(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
+    """Cut (groups, outputs, C_in/groups, kh, kw) by outputs, rows and columns of taps to `most` elements."""
+    groups, outputs, channels, kh, kw = shape
+    lengths = [outputs, kh, kw]
+    while math.prod(lengths) * groups * channels > most and max(lengths) > 1:
+        longest = 0 if lengths[0] > OUTPUTS[-1] else lengths.index(max(lengths))
+        lengths[longest] = -(-lengths[longest] // 2)
+    runs = zip((outputs, kh, kw), lengths, strict=True)
+    yield from itertools.product(
+        *([slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs)
+    )
+
+
+def _outputs_per_block(outputs: int) -> int:
+    return next((count for count in OUTPUTS if outputs <= count), OUTPUTS[-1])
+
+
+def _weights_blocks(groups: int, outputs: int, rows: int) -> int:
+    return groups * -(-outputs // _outputs_per_block(outputs)) * -(-rows // _ROWS)
+
+
+def _splits(sums: tuple[int, ...], grad: Any, number: np.dtype) -> int:
+    """Return into how many parts a sum over all pixels is split; `sums` is (groups, outputs, kh, kw, C_in)."""
+    blocks = _weights_blocks(*sums[:2], math.prod(sums[2:]))
+    pixels = grad.size // grad.shape[-3]
+    held = _SUMS // (math.prod(sums) * number.itemsize)
+    return max(1, min(_ENOUGH_BLOCKS // blocks, -(-pixels // _FEWEST_PIXELS), held))
+
+
+def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, dtype: np.dtype) -> None:
+    window = piece.window
+    splits, groups, outputs, kh, kw, channels = sums.shape
+    (samples,) = batch.axes
+    rows, _, *row_steps = table_arguments(window.rows, window.rows.shorter_by_tap)
+    columns, _, *column_steps = table_arguments(window.columns, window.columns.shorter_by_tap)
+    x, d, g = (strides(array) for array in (piece.image, piece.kernels, piece.output))
+    arguments = (
+        *(piece.output, *offsets(batch.bases[2] + first_output * g[-3], samples.strides[2], *g[-3:])),
+        *(piece.image, *offsets(batch.bases[0], samples.strides[0], *x[-3:])),
+        *(piece.kernels, *offsets(batch.bases[1], samples.strides[1], *d[:2], *d[-3:])),
+        *(sums, rows, *row_steps, columns, *column_steps),
+        *sizes(kh, kw, *window.output_shape, samples.length, groups, channels),
+        *sizes(outputs, piece.output.shape[-3] // groups, piece.image.shape[-3] // piece.kernels.shape[-3]),
+        *(np.int32(splits), np.float64(window.cval.real), np.float64(window.cval.imag)),
+    )
+    per_block = _outputs_per_block(outputs)
+    name = f"modulated_weights_gradient<{CPP_TYPES[dtype.name]}, {per_block}>"
+    blocks = splits * _weights_blocks(groups, outputs, kh * kw * channels)
+    launch("modulated_weights_gradient", name, blocks, _WEIGHT_THREADS, arguments, shared=0)
+
+
+def modulated_modulation_gradient(
+    grad: Any,
+    input: Any,
+    weights: Any,
+    output: Any,
+    window: Window,
+    *,
+    groups: int,
+    dtype: np.dtype,
+) -> None:
+    """Sum over channels and over samples that share the modulation in the kernel, over pixels afterwards.
+
+    `output` is (kh, kw, batch…, G, H_out, W_out) with axes of length 1 where the modulation was shared, the
+    others are as for `modulated_correlate`; `dtype` is the computing dtype.
+    """
+    if grad.size == 0 or input.size == 0:
+        output[...] = 0
+        return
+    slots = _slots(input.shape[-3], groups, output.shape[-3], math.prod(output.shape[:2]))
+    splits = _sample_splits(slots, grad.shape, output.shape)
+    number, pixels = accumulator_dtype(dtype), output.shape[-2:]
+    call = _Products(in_elements(grad), in_elements(input), weights, window, slots, groups, dtype)
+    if output.dtype == number and pixels == window.output_shape and splits == 1:
+        call.add_to(output[None], fresh=True)
+        return
+    per_place = splits * math.prod(output.shape[:2]) * output.shape[-3]
+    room = max(1, _SUMS // (number.itemsize * per_place))
+    for region in blocks((*output.shape[2:-3], *pixels), room):
+        target = output[(slice(None), slice(None), *region[:-2], slice(None), *region[-2:])]
+        store(target, call.part(region, output.shape).total(target.shape, splits, room))
+
+
+@dataclass(frozen=True)
+class _Slots:
+    """How blocks of the gradient in the modulation divide the channels; see the kernel."""
+
+    families: int
+    entries: int  # of a family
+    channels: int  # of an entry
+    lanes: int
+    tile: tuple[int, int]
+    taps: int
+
+    def blocks(self, pixels: int) -> int:
+        """Return the number of blocks for one sample."""
+        rows, columns = self.tile
+        return self.families * -(-self.taps * self.entries // (rows // self.lanes)) * -(-pixels // columns)
+
+
+def _slots(channels: int, groups: int, entries: int, taps: int) -> _Slots:
+    """Choose the smallest tile that holds all slots of a family."""
+    families, each = (groups, entries // groups) if entries % groups == 0 else (entries, 1)
+    together = min(channels // groups, channels // entries)  # in one group and one entry
+    lanes = together if together <= 2 else -(-together // _MICRO) * _MICRO
+    tile = next((tile for tile in SLOT_TILES if taps * each * lanes <= tile[0]), SLOT_TILES[-1])
+    return _Slots(families, each, channels // entries, min(lanes, tile[0]), tile, taps)
+
+
+def _sample_splits(slots: _Slots, grad: tuple[int, ...], output: tuple[int, ...]) -> int:
+    """Return into how many parts the sum over samples is split, so that small images fill the device."""
+    own = math.prod(output[2:-3])
+    shared = math.prod(grad[:-3]) // own
+    return max(1, min(_ENOUGH_BLOCKS // (own * slots.blocks(math.prod(grad[-2:]))), shared))
+
+
+@dataclass(frozen=True)
+class _Products:
+    """What the gradient in the modulation is summed from: grad, input and weights."""
+
+    grad: Any
+    input: Any
+    weights: Any
+    window: Window
+    slots: _Slots
+    groups: int
+    dtype: np.dtype
+
+    def part(self, region: Where, output: tuple[int, ...]) -> _Products:
+        """Return what is summed into a region, (batch…, rows, columns), of an output of a given shape."""
+        lengths = (*output[2:-3], *output[-2:])
+        *images, down, across = (
+            slice(None) if n == 1 else part for part, n in zip(region, lengths, strict=True)
+        )
+        window = self.window.part(down, across)
+        grad = self.grad[(*images, slice(None), down, across)]
+        return replace(self, grad=grad, input=self.input[tuple(images)], window=window)
+
+    def total(self, shape: tuple[int, ...], splits: int, room: int) -> Any:
+        """Return the sum, (kh, kw, batch…, G, H, W); the last two of length 1 where pixels are summed."""
+        total, number = None, accumulator_dtype(self.dtype)
+        summed = [n if k == 1 else 1 for k, n in zip(shape[-2:], self.window.output_shape, strict=True)]
+        elements = math.prod(shape[2:-3]) * math.prod(shape[-2:])
+        for cell in blocks(tuple(summed), max(1, room // elements)):
+            place = tuple(slice(None) if n == 1 else part for part, n in zip(cell, summed, strict=True))
+            part = replace(self, grad=self.grad[(..., *place)], window=self.window.part(*place))
+            sums = cupy.zeros((splits, *shape[:-2], *part.window.output_shape), number)
+            part.add_to(sums, fresh=False)
+            over = tuple(axis for axis, n in zip((-2, -1), summed, strict=True) if n > 1)
+            values = sums.sum(axis=(0, *over), keepdims=True)[0] if splits > 1 or over else sums[0]
+            total = values if total is None else total + values
+        return total
+
+    def add_to(self, sums: Any, *, fresh: bool) -> None:
+        """Add to (splits, kh, kw, batch…, G, H, W), or assign it where `fresh`."""
+        batch = self.grad.ndim - 3
+        nothing = cupy.empty((1,) * (self.grad.ndim + 2), self.dtype)
+        call = Piece(self.input, nothing, self.grad, self.window)
+        matrices = list(_matrices(self.weights, self.groups, self.dtype, axis=1))
+        shared, _ = shared_and_own(batch_axes(replace(call, kernels=sums[0]), batch), operand=1)
+        at_once = self.grad.dtype == self.input.dtype == self.dtype and len(matrices) == 1 and len(shared) < 2
+        if fresh and not at_once:
+            sums[...] = 0
+        for some, matrix in matrices:
+            for where, piece in operand_pieces(call, self.dtype, batch=batch):
+                place = sums[(..., *matching(sums, (*where[:batch], slice(None), *where[batch:])))]
+                axes = batch_axes(replace(piece, kernels=place[0]), batch)
+                most = MOST_BLOCKS // (len(sums) * self.slots.blocks(math.prod(piece.window.output_shape)))
+                shared, own = shared_and_own(axes, operand=1)
+                for part in launches([own, shared], (max(1, most), _MOST_PIXELS), operands=3):
+                    self._launch(piece, place, matrix, some.start, part, fresh and at_once)
+
+    def _launch(
+        self, piece: Piece, sums: Any, matrix: Any, first_output: int, batch: Batch, assign: bool
+    ) -> None:
+        window, slots = piece.window, self.slots
+        kh, kw, groups, outputs, channels = matrix.shape
+        (samples, own), (shared, common) = ((axis.length, axis.strides) for axis in batch.axes)
+        rows, _, *row_steps = table_arguments(window.rows, window.rows.shorter_by_tap)
+        columns, _, *column_steps = table_arguments(window.columns, window.columns.shorter_by_tap)
+        x, y, g = (strides(array) for array in (piece.image, sums, piece.output))
+        group = piece.output.shape[-3] // groups * g[-3]
+        arguments = (
+            *(
+                piece.output,
+                *offsets(batch.bases[2] + first_output * g[-3], own[2], common[2], group, *g[-3:]),
+            ),
+            *(piece.image, *offsets(batch.bases[0], own[0], common[0], *x[-3:]), matrix),
+            *(*offsets(*strides(matrix)), sums, np.int32(not assign)),
+            *offsets(batch.bases[1], own[1], y[0], *y[1:3], *y[-3:]),
+            *(rows, *row_steps, columns, *column_steps),
+            *sizes(kh, kw, *window.output_shape, samples, shared, len(sums), slots.families, slots.entries),
+            *sizes(slots.channels, slots.lanes, channels, outputs),
+            *(np.float64(window.cval.real), np.float64(window.cval.imag)),
+        )
+        name = (
+            f"modulated_modulation_gradient<{CPP_TYPES[self.dtype.name]}, {slots.tile[0]}, {slots.tile[1]}>"
+        )
+        blocks = slots.blocks(math.prod(window.output_shape)) * samples * len(sums)
+        launch(
+            "modulated_modulation_gradient", name, blocks, math.prod(slots.tile) // _MICRO**2, arguments, 0
+        )
+
+
+def _matrices(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> Iterator[tuple[slice, Any]]:
+    """Yield the weights as (kh, kw, groups, outputs, channels); converted ones piece by piece.
+
+    They are cut along `axis` of (groups, outputs, channels); small ones are copied, so that neighbouring
+    threads read neighbouring channels.
+    """
+    by_group = in_elements(weights).reshape(groups, len(weights) // groups, *weights.shape[1:])
+    length = by_group.shape[axis]
+    fits = length if weights.dtype == dtype else _REPACKED * length // (weights.size * dtype.itemsize)
+    run = max(1, min(length, fits))
+    for first in range(0, length, run):
+        some = slice(first, min(first + run, length))
+        part = by_group[(*(slice(None),) * axis, some)].transpose(3, 4, 0, 1, 2)
+        if part.dtype == dtype and part.nbytes > _REPACKED:
+            yield some, part
+        else:
+            matrix = cupy.empty(part.shape, dtype)
+            matrix[...] = part
+            yield some, matrix
+
+
+def modulated_input_gradient(
+    grad: Any,
+    weights: Any,
+    modulation: Any,
+    output: Any,
+    window: Window,
+    *,
+    groups: int,
+    dtype: np.dtype,
+) -> None:
+    """Launch over pieces of the image and over the batch.
+
+    `output` is (batch…, C_in, H, W), the others are as for `modulated_correlate`; `dtype` is the computing
+    dtype.
+    """
+    if output.size == 0 or grad.size == 0:
+        output[...] = 0
+        return
+    batch = output.ndim - 3
+    channels = output.shape[-3] // groups
+    by_group = output.reshape(*output.shape[:-3], groups, channels, *output.shape[-2:])
+    tile = next((tile for tile in TILES if channels <= tile[0]), TILES[-1])
+    for some, matrix in _matrices(weights, groups, dtype, axis=2):
+        target = by_group[..., some, :, :]
+        call = AdjointPiece.of(in_elements(grad), in_elements(modulation), target, window)
+        for piece in pieces(call, dtype, batch=batch):
+            grid = _PixelGrid.of(piece, tile[1])
+            blocks = -(-target.shape[-3] // tile[0]) * grid.tiles * groups
+            samples = merged(batch_axes(piece, batch))
+            for part in launches([samples], (max(1, MOST_BLOCKS // blocks),), operands=3):
+                _launch_input(piece, matrix, (some.start, channels), tile, grid, blocks, part, dtype)
+
+
+@dataclass(frozen=True)
+class _PixelGrid:
+    """How the pixels of an image lie in blocks: steps between them, columns of a block, number of blocks."""
+
+    row_step: int
+    column_step: int
+    across: int
+    tiles: int
+
+    @classmethod
+    def of(cls, piece: AdjointPiece, pixels: int) -> _PixelGrid:
+        """Choose it for blocks of so many pixels."""
+        shape = piece.output.shape[-2:]
+        strides = piece.rows.axis.stride, piece.columns.axis.stride
+        row_step, column_step = (s if n >= 4 * s else 1 for n, s in zip(shape, strides, strict=True))
+        height, width = -(-shape[0] // row_step), -(-shape[1] // column_step)
+        across = min(_ACROSS, 1 << (width - 1).bit_length())
+        tiles = -(-height // (pixels // across)) * -(-width // across)
+        return cls(row_step, column_step, across, tiles * row_step * column_step)
+
+
+@functools.lru_cache(maxsize=512)
+def _most_outputs(readers: Readers) -> int:
+    """Return how many outputs at most read a pixel through one tap."""
+    entries = readers.table().entries
+    lists = -2 - entries[: readers.entries()]
+    return int(entries[lists[lists >= 0]].max(initial=1))
+
+
+def _launch_input(
+    piece: AdjointPiece,
+    matrix: Any,
+    channels: tuple[int, int],
+    tile: tuple[int, int],
+    grid: _PixelGrid,
+    blocks: int,
+    batch: Batch,
+    dtype: np.dtype,
+) -> None:
+    kh, kw, groups, outputs, some = matrix.shape
+    first_channel, of_group = channels
+    (samples,) = batch.axes
+    g, d, y = (strides(array) for array in (piece.image, piece.kernels, piece.output))
+    most = _most_outputs(piece.rows) * _most_outputs(piece.columns)
+    arguments = (
+        *(piece.image, *offsets(batch.bases[0], samples.strides[0], outputs * g[-3], *g[-3:])),
+        *(matrix, *offsets(*strides(matrix))),
+        *(piece.kernels, *offsets(batch.bases[1], samples.strides[1], *d[:2], *d[-3:])),
+        *(piece.output, *offsets(batch.bases[2], samples.strides[2], *y[-4:])),
+        *(*inverse_arguments(piece.rows), *inverse_arguments(piece.columns)),
+        *sizes(
+            most, kh, kw, *piece.output.shape[-2:], grid.row_step, grid.column_step, grid.across, grid.tiles
+        ),
+        *sizes(groups, first_channel, some, of_group),
+        *sizes(groups * of_group // piece.kernels.shape[-3], outputs),
+    )
+    name = f"modulated_input_gradient<{CPP_TYPES[dtype.name]}, {tile[0]}, {tile[1]}>"
+    threads = math.prod(tile) // _MICRO**2
+    launch("modulated_input_gradient", name, blocks * samples.length, threads, arguments, shared=0)
