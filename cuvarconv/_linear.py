@@ -143,9 +143,10 @@ def _on_vectors(function: Callable[[Any], Any], shape: tuple[int, ...], dtype: A
     """Let a function of images take vectors, or the columns of a matrix."""
 
     def apply(vectors: Any) -> Any:
-        columns = vectors.reshape(vectors.shape[0], -1)
-        images = columns.T.reshape(columns.shape[1], *shape)
+        count = vectors.shape[1] if vectors.ndim == 2 else 1
+        images = vectors.reshape(math.prod(shape), count).T.reshape(count, *shape)
         results = function(images.astype(product_dtype((images.dtype, dtype)), copy=False))
-        return results.reshape(columns.shape[1], -1).T.reshape(-1, *vectors.shape[1:])
+        length = math.prod(results.shape[1:])
+        return results.reshape(count, length).T.reshape(length, *vectors.shape[1:])
 
     return apply

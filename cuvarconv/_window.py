@@ -122,6 +122,29 @@ class Axis:
         make = _cached_table if entries <= _CACHED_ENTRIES else _make_table
         return make(self, by_tap)
 
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The table's stride and dilation: tap m of output i reads entry i·stride + m·dilation."""
+        return (1, self.length) if self.shorter_by_tap else (self.stride, self.dilation)
+
+    def entries_of(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the table's entries that stand for the pixels first … last−1, and these pixels.
+
+        Of a long table only the part is made that has them.
+        """
+        if self.shorter_by_tap:
+            sources = self.table().sources
+            entries = np.flatnonzero((sources >= first) & (sources < last))
+            return entries, sources[entries]
+        begin, end = -self.start, self.size - self.start  # the entries of the image itself
+        before = np.arange(min(begin, self.span))
+        within = np.arange(max(0, begin + first), min(begin + last, self.span))
+        beyond = np.arange(max(0, end), self.span)
+        entries = np.concatenate([before, within, beyond])
+        sources = _sources(entries + self.start, self)
+        inside = (sources >= first) & (sources < last)
+        return entries[inside], sources[inside]
+
     def inverse(self, pixels: slice = slice(None), *, every: bool = True) -> InverseTable:
         """Look up the outputs that read some neighbouring pixels, for what gathers the adjoint.
 
@@ -152,16 +175,16 @@ _cached_table = functools.lru_cache(maxsize=128)(_make_table)
 
 
 def _make_inverse(axis: Axis, first: int, last: int, every: bool) -> InverseTable:
-    table = axis.table()
-    read = np.flatnonzero((table.sources >= first) & (table.sources < last))
-    steps = read - np.arange(axis.taps)[:, None] * table.dilation
-    reached, rest = np.divmod(steps, table.stride)
+    stride, dilation = axis.steps
+    read, sources = axis.entries_of(first, last)
+    steps = read - np.arange(axis.taps)[:, None] * dilation
+    reached, rest = np.divmod(steps, stride)
     taps, at = np.nonzero((rest == 0) & (reached >= 0) & (reached < axis.length))
     reached, pixels = reached[taps, at], last - first
     outputs = np.arange(axis.length) if every else np.unique(reached)
     if not every:
         reached = np.searchsorted(outputs, reached)
-    slots = taps * pixels + table.sources[read[at]] - first
+    slots = taps * pixels + sources[at] - first
     return InverseTable(_listed(slots, reached, axis.taps * pixels), pixels, outputs)
 
 

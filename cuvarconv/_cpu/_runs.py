@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from cuvarconv._window import Axis, IndexTable, Window
+from cuvarconv._window import Axis, Window
 
 Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) -> what they add
 RowTerms = Callable[[int, slice, slice], Term]  # (row tap, rows, hull of columns of outputs) -> its terms
@@ -53,30 +54,31 @@ class Run:
 @functools.lru_cache(maxsize=1024)
 def _runs(axis: Axis, first: int, last: int) -> tuple[Run, ...]:
     """Return the runs of entries that stand for the pixels first … last−1."""
-    table = axis.table()
-    inside = (table.sources >= first) & (table.sources < last)
-    edges = np.flatnonzero(np.diff(inside, prepend=False, append=False))
+    entries, pixels = axis.entries_of(first, last)
     longest = max(_SHORTEST, 2 * (last - first))
+    begins = np.flatnonzero(np.diff(entries, prepend=-2) != 1).tolist()
     found = []
-    for begin, end in edges.reshape(-1, 2).tolist():
+    for begin, end in itertools.pairwise([*begins, len(entries)]):
         for at in range(begin, end, longest):
-            stop = min(at + longest, end)
-            reaches = tuple(_reaches(axis, table, at, stop))
+            run = slice(at, min(at + longest, end))
+            lowest = int(entries[at])
+            reaches = tuple(_reaches(axis, lowest, lowest + run.stop - run.start))
             if reaches:
-                found.append(Run(stop - at, reaches, _segments(table.sources[at:stop] - first)))
+                found.append(Run(run.stop - run.start, reaches, _segments(pixels[run] - first)))
     return tuple(found)
 
 
-def _reaches(axis: Axis, table: IndexTable, first: int, last: int) -> Iterator[Reach]:
+def _reaches(axis: Axis, first: int, last: int) -> Iterator[Reach]:
     """Yield, for every tap that reads some of the entries first … last−1, the outputs that do."""
-    farthest = (axis.length - 1) * table.stride
-    lowest = max(0, -((farthest - first) // table.dilation))
-    for tap in range(lowest, min(axis.taps, (last - 1) // table.dilation + 1)):
-        shift = tap * table.dilation - first
-        begin = max(0, -(shift // table.stride))
-        end = min(axis.length, (last - first - 1 - shift) // table.stride + 1)
+    stride, dilation = axis.steps
+    farthest = (axis.length - 1) * stride
+    lowest = max(0, -((farthest - first) // dilation))
+    for tap in range(lowest, min(axis.taps, (last - 1) // dilation + 1)):
+        shift = tap * dilation - first
+        begin = max(0, -(shift // stride))
+        end = min(axis.length, (last - first - 1 - shift) // stride + 1)
         if begin < end:
-            entries = slice(shift + begin * table.stride, shift + (end - 1) * table.stride + 1, table.stride)
+            entries = slice(shift + begin * stride, shift + (end - 1) * stride + 1, stride)
             yield Reach(tap, slice(begin, end), entries)
 
 

@@ -15,8 +15,8 @@ from cuvarconv._cpu._workers import for_each
 Add = Callable[[np.ndarray, Where, bool], None]  # (sums, block of the domain, whether it is the first)
 
 _PARTS = 16  # partial sums formed side by side, where the result alone would not give so much to do
-_SUMS = 1 << 20  # numbers that a worker sums up before they are stored
-_PARTIAL = 1 << 22  # numbers in all partial sums of one region
+_SUMS = 4 << 20  # bytes that a worker sums up before they are stored
+PARTIAL = 16 << 20  # bytes of all partial sums
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def sum_blocks(
     the output itself where it has the computing `dtype`.
     """
     kept = output.shape[output.ndim - len(domain) :]
-    cut = _cut(output, domain, kept, block, own_memory=output.dtype != dtype)
+    cut = _cut(output, domain, kept, block, dtype)
     partial: dict[tuple[int, int], np.ndarray] = {}
 
     def job(at: tuple[int, int]) -> None:
@@ -69,16 +69,16 @@ def sum_blocks(
 
 
 def _cut(
-    output: np.ndarray, domain: tuple[int, ...], kept: tuple[int, ...], block: int, *, own_memory: bool
+    output: np.ndarray, domain: tuple[int, ...], kept: tuple[int, ...], block: int, dtype: np.dtype
 ) -> list[list[_Part]]:
     shared = math.prod(domain) // max(1, math.prod(kept))
-    per_element = output.size // max(1, math.prod(kept))  # sums for each element of the kept axes
+    per_element = output.size // max(1, math.prod(kept)) * dtype.itemsize  # sums of all taps
     region = max(block >> 4, block // shared)
-    if own_memory:
+    if output.dtype != dtype:
         region = max(1, min(region, _SUMS // per_element))
     regions = blocks(kept, region)
-    size = per_element * math.prod(part.stop - part.start for part in regions[0])
-    wanted = max(1, min(-(-_PARTS // len(regions)), _PARTIAL // size))
+    nbytes = per_element * sum(_size(where) for where in regions)
+    wanted = max(1, min(-(-_PARTS // len(regions)), PARTIAL // nbytes))
     cut = []
     for where in regions:
         every = _blocks_of(domain, kept, where, block)
@@ -87,22 +87,23 @@ def _cut(
     return cut
 
 
+def _size(where: Where) -> int:
+    return math.prod(part.stop - part.start for part in where)
+
+
 def _part(output: np.ndarray, region: Where) -> np.ndarray:
     return output[(*(slice(None),) * (output.ndim - len(region)), *region)]
 
 
 def _blocks_of(domain: tuple[int, ...], kept: tuple[int, ...], region: Where, block: int) -> list[Where]:
-    """Return the blocks of the domain that are summed into a region."""
-    limits = [
-        part if length == whole else slice(0, whole)
-        for part, length, whole in zip(region, kept, domain, strict=True)
-    ]
+    """Return the blocks of the domain that are summed into a region, cut along the axes summed over."""
+    summed = tuple(1 if length == whole else whole for length, whole in zip(kept, domain, strict=True))
     return [
         tuple(
-            slice(limit.start + piece.start, limit.start + piece.stop)
-            for limit, piece in zip(limits, where, strict=True)
+            mine if length == whole else piece
+            for mine, piece, length, whole in zip(region, where, kept, domain, strict=True)
         )
-        for where in blocks(tuple(limit.stop - limit.start for limit in limits), block)
+        for where in blocks(summed, max(1, block // _size(region)))
     ]
 
 

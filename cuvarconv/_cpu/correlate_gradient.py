@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where
-from cuvarconv._cpu._sums import add_or_assign, sum_blocks
+from cuvarconv._cpu._sums import PARTIAL, add_or_assign, sum_blocks
 from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_chunks, windows
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 _BLOCK = 1 << 16  # outputs
 _TILE = 1 << 19  # pixels under their windows
-_BYTES = 16 << 20  # that a worker takes: a tile, products and sums
+_BYTES = 12 << 20  # that a worker takes: a tile, products and sums
 
 
 def correlate_weights_gradient(
@@ -35,7 +35,7 @@ def correlate_weights_gradient(
         factor = grad[where].astype(dtype, copy=False).conj()
         _add_products(sums, input[tuple(batch)], factor, window.part(down, across), assign=first)
 
-    workers = max(1, WORKSPACE // _BYTES)
+    workers = (WORKSPACE - PARTIAL) // _BYTES
     sum_blocks(output, grad.shape, add, block=_BLOCK, dtype=dtype, most_workers=workers)
 
 

@@ -122,7 +122,7 @@ def modulated_weights_gradient(
     """
     dtype = accumulator_dtype(dtype)
     domain = (*grad.shape[:-3], *grad.shape[-2:])
-    outputs, channels, *_ = output.shape
+    outputs = output.shape[0]
 
     def add(sums: np.ndarray, where: Where, first: bool) -> None:
         *batch, down, across = where
@@ -132,15 +132,24 @@ def modulated_weights_gradient(
         totals = sums.reshape(groups, outputs // groups, *output.shape[1:])
         part = window.part(down, across)
         for m, taps, columns in row_columns(input[tuple(batch)], factors, part, groups, dtype):
-            flat = columns.reshape(groups, -1, given.shape[-1])
-            product = np.matmul(given, flat.conj().swapaxes(-1, -2))
-            product = product.reshape(groups, outputs // groups, -1, channels).swapaxes(-1, -2)
-            add_or_assign(totals[..., m, taps], product, first)
+            _add_outer(totals[..., m, taps], given, columns.conj(), first)
 
     pixels, workers = plan(window, input.shape[-3], outputs, dtype)
     sums = output[(..., *(None,) * len(domain))]
     with serial_blas:
         sum_blocks(sums, domain, add, block=pixels, dtype=dtype, most_workers=workers)
+
+
+def _add_outer(totals: np.ndarray, given: np.ndarray, columns: np.ndarray, first: bool) -> None:
+    """Add (outputs x pixels) · (pixels x (n, C_in/groups)) per group to (groups, outputs, C_in/groups, n)."""
+    groups, outputs, channels, taps = totals.shape
+    rows = columns.reshape(groups, taps * channels, -1).swapaxes(-1, -2)
+    at_once = columns_at_once(groups * taps * channels)
+    for begin in range(0, outputs, at_once):
+        some = slice(begin, begin + at_once)
+        product = np.matmul(given[:, some], rows)
+        product = product.reshape(groups, -1, taps, channels).swapaxes(-1, -2)
+        add_or_assign(totals[:, some], product, first)
 
 
 def modulated_modulation_gradient(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks
-from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_chunks, windows
+from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks, windows
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._window import Window
 
@@ -15,6 +15,9 @@ _TILE = 1 << 19  # pixels under their windows
 
 def unfold(input: np.ndarray, output: np.ndarray, window: Window) -> None:
     """Copy `input` (batch…, H, W) to `output` (batch…, kh, kw, H_out, W_out), of the same dtype."""
+    outside = np.empty((), input.dtype)
+    with np.errstate(all="ignore"):
+        store(outside, np.asarray(window.cval))
 
     def block(where: Where) -> None:
         *batch, down, across = where
@@ -24,7 +27,7 @@ def unfold(input: np.ndarray, output: np.ndarray, window: Window) -> None:
         for row_taps, column_taps in tap_chunks(part, planes[..., 0, 0].size, _TILE):
             chunk = part.taps(row_taps, column_taps)
             tables = chunk.rows.table(), chunk.columns.table()
-            pixels = windows(gather(planes, *tables, window.cval, input.dtype), *tables, chunk)
+            pixels = windows(gather(planes, *tables, outside, input.dtype), *tables, chunk)
             target[..., row_taps, column_taps, :, :] = np.moveaxis(pixels, (0, 1), (-4, -3))
 
     nbytes = 2 * _TILE * input.dtype.itemsize

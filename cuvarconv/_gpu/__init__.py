@@ -22,6 +22,7 @@ except ImportError as error:
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.correlate import correlate
 from cuvarconv._gpu.local import local_correlate
+from cuvarconv._gpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._gpu.modulated import modulated_correlate
 from cuvarconv._gpu.modulated_gradient import (
     modulated_input_gradient,
@@ -37,6 +38,8 @@ __all__ = [
     "current",
     "empty",
     "local_correlate",
+    "local_input_gradient",
+    "local_kernels_gradient",
     "may_share_memory",
     "modulated_correlate",
     "modulated_input_gradient",

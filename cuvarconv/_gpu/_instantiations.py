@@ -28,6 +28,7 @@ def instantiations() -> dict[str, list[str]]:
             for number, planes, lanes in itertools.product(numbers, PLANES, LANES)
         ],
         "local": [f"local_correlate<{number}, {shape}>" for number, shape in _local_shapes()],
+        "local_gradient": list(_local_gradients()),
         "modulated": _tiled("modulated_correlate", TILES),
         "modulated_input_gradient": _tiled("modulated_input_gradient", TILES),
         "modulated_modulation_gradient": _tiled("modulated_modulation_gradient", SLOT_TILES),
@@ -49,5 +50,13 @@ def _tiled(kernel: str, tiles: tuple[tuple[int, int], ...]) -> list[str]:
 def _local_shapes() -> Iterator[tuple[str, str]]:
     """Yield (T, "V, S") of the kernels for full kernels."""
     for name, number in CPP_TYPES.items():
-        for outputs, samples in itertools.product({1, OUTPUTS[name]}, (1, SAMPLES[name])):
+        for outputs, samples in itertools.product(sorted({1, OUTPUTS[name]}), (1, SAMPLES[name])):
             yield number, f"{outputs}, {samples}"
+
+
+def _local_gradients() -> Iterator[str]:
+    for number, shape in _local_shapes():
+        yield f"local_input_gradient<{number}, {shape}>"
+    for name, number in CPP_TYPES.items():
+        for outputs in sorted({1, OUTPUTS[name]}):
+            yield f"local_kernels_gradient<{number}, {outputs}>"

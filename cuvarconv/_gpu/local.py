@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
     Batch,
+    BatchAxis,
     Offsets,
     batch_axes,
     in_elements,
@@ -56,19 +58,25 @@ def local_correlate(
     call = Piece(in_elements(input), in_elements(kernels), output, window)
     for piece in pieces(call, dtype, batch=output.ndim - 3):
         shared, own = shared_and_own(batch_axes(piece, output.ndim - 3), operand=1)
-        at_once = samples_at_once(shared[0].length if shared else 1, dtype)
-        images = math.prod(piece.output.shape[:-3]) // at_once + 1
-        lanes = Lanes.over(piece.kernels, images)
-        most_samples = at_once * (MOST_BLOCKS // lanes.blocks(piece.output))
-        samples = min(shared[0].length, most_samples) if shared else 1
-        blocks = lanes.blocks(piece.output) * -(-samples // at_once)
-        for batch in launches([own, shared], (MOST_BLOCKS // blocks, samples), operands=3):
+        at_once = samples_at_once(shared, dtype)
+        lanes = Lanes.over(piece.kernels, math.prod(piece.output.shape[:-3]))
+        blocks = lanes.blocks(piece.output, lanes.outputs)
+        for batch in sample_launches(own, shared, at_once, blocks):
             _launch(piece, lanes, at_once, batch, dtype)
 
 
-def samples_at_once(samples: int, dtype: np.dtype) -> int:
+def samples_at_once(shared: list[BatchAxis], dtype: np.dtype) -> int:
     """Return for how many samples a value of k is requested once."""
-    return 1 if samples == 1 else SAMPLES[dtype.name]
+    return SAMPLES[dtype.name] if shared else 1
+
+
+def sample_launches(
+    own: list[BatchAxis], shared: list[BatchAxis], at_once: int, blocks: int
+) -> Iterator[Batch]:
+    """Walk a batch whose images take `blocks` blocks for each run of samples."""
+    samples = min(shared[0].length, at_once * (MOST_BLOCKS // blocks)) if shared else 1
+    groups = MOST_BLOCKS // (blocks * -(-samples // at_once))
+    return launches([own, shared], (groups, samples), operands=3)
 
 
 @dataclass(frozen=True)
@@ -87,34 +95,44 @@ class Lanes:
         strides.
         """
         channels, outputs, height, width = kernels.shape[-4:]
-        run = OUTPUTS[kernels.dtype.name]
-        run = run if outputs % run == 0 else 1
-        o_lanes = _evenly(outputs // run, _MOST_LANES)
-        c_lanes = _evenly(channels, -(-_LINE // (o_lanes * run * kernels.itemsize)))
+        run = run_length(kernels)
+        o_lanes = evenly(outputs // run, _MOST_LANES)
+        c_lanes = evenly(channels, -(-_LINE // (o_lanes * run * kernels.itemsize)))
         while (
             c_lanes < channels
             and 2 * c_lanes * o_lanes <= THREADS
             and images * height * width * c_lanes * o_lanes < THREADS * _ENOUGH_BLOCKS
         ):
-            c_lanes = _evenly(channels, 2 * c_lanes)
+            c_lanes = evenly(channels, 2 * c_lanes)
         if moved_in_runs(kernels, run):
             return cls(run, c_lanes, o_lanes)
-        return cls(1, c_lanes, _evenly(outputs, min(_MOST_LANES, THREADS // c_lanes)))
+        return cls(1, c_lanes, evenly(outputs, min(_MOST_LANES, THREADS // c_lanes)))
+
+    @property
+    def outputs(self) -> int:
+        """Return how many outputs the threads of a pixel own."""
+        return self.width * self.o_lanes
 
     @property
     def pixels(self) -> int:
-        """Pixels of a block."""
+        """Return the pixels of a block."""
         return THREADS // (self.c_lanes * self.o_lanes)
 
     @property
     def places(self) -> int:
-        """Places in shared memory for one number of each thread."""
+        """Return the places in shared memory for one number of each thread."""
         return self.pixels * (self.c_lanes * self.o_lanes | 1)
 
-    def blocks(self, output: Any) -> int:
-        """Return how many blocks an image of (batch…, C_out, H_out, W_out) takes."""
-        outputs, height, width = output.shape[-3:]
-        return -(-height * width // self.pixels) * -(-outputs // (self.width * self.o_lanes))
+    def blocks(self, image: Any, channels: int) -> int:
+        """Return how many blocks an image (…, C, H, W) takes, each with so many of its channels."""
+        every, height, width = image.shape[-3:]
+        return -(-height * width // self.pixels) * -(-every // channels)
+
+
+def run_length(kernels: Any) -> int:
+    """Return how many neighbouring outputs belong together, by the shape and the dtype alone."""
+    outputs, run = kernels.shape[-3], OUTPUTS[kernels.dtype.name]
+    return run if outputs % run == 0 else 1
 
 
 def moved_in_runs(kernels: Any, width: int) -> bool:
@@ -124,7 +142,7 @@ def moved_in_runs(kernels: Any, width: int) -> bool:
     return in_runs(kernels, (*steps, along), width)
 
 
-def _evenly(count: int, most: int) -> int:
+def evenly(count: int, most: int) -> int:
     """Return the length of the fewest and most even parts that `count` is cut into, at most `most`."""
     return -(-count // -(-count // most))
 
@@ -153,6 +171,6 @@ def _launch(piece: Piece, lanes: Lanes, at_once: int, batch: Batch, dtype: np.dt
         *(np.float64(window.cval.real), np.float64(window.cval.imag)),
     )
     name = f"local_correlate<{CPP_TYPES[dtype.name]}, {lanes.width}, {at_once}>"
-    blocks = lanes.blocks(piece.output) * -(-samples // at_once) * groups
+    blocks = lanes.blocks(piece.output, lanes.outputs) * -(-samples // at_once) * groups
     shared_bytes = at_once * lanes.width * lanes.places * accumulator_dtype(dtype).itemsize
     launch("local", name, blocks, THREADS, arguments, shared_bytes)
