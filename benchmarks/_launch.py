@@ -13,13 +13,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from _measure import OURS, Gpu, Row, random
+from _measure import Gpu, random
+from _report import OURS, Row
 
 import cuvarconv
 
 OPERANDS = {
     "correlate": ((16, 16), (3, 3, 16, 16)),
     "modulated_correlate": ((4, 16, 16), (4, 4, 3, 3), (3, 3, 16, 16)),
+    "local_correlate": ((4, 16, 16), (3, 3, 16, 16, 4, 4)),
+    "spread": ((16, 16), (3, 3, 16, 16)),
 }
 FIRST_CALL = """
 import sys, time

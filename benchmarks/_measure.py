@@ -1,61 +1,23 @@
-"""What the benchmarks share: devices, medians of interleaved calls, peak memory, records, plots."""
+"""What the benchmarks share: devices, medians of interleaved calls, peak memory."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import math
 import platform
 import re
 import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _report import OURS, RESULTS, Row, report
 
 import cuvarconv
 from cuvarconv._demo.measure import interleaved_seconds, peak_extra_bytes
-
-RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("numpy", "scipy", "torch", "cupy-cuda12x", "cupy-cuda13x", "ml_dtypes")
-OURS = "cuvarconv"
-
-
-@dataclass
-class Row:
-    """One line of a table: medians in seconds, and the ratio that has a target."""
-
-    work: str
-    against: str
-    ratio: float
-    target: float
-    at_least: bool
-    unit: str
-    seconds: dict[str, dict[str, float]] = field(default_factory=dict)
-    memory: dict[str, int | None] = field(default_factory=dict)
-    note: str = ""
-
-    @property
-    def met(self) -> bool:
-        """Whether the target is reached."""
-        return self.ratio >= self.target if self.at_least else self.ratio <= self.target
-
-    @property
-    def goal(self) -> str:
-        """The target in words."""
-        return f"{'≥' if self.at_least else '≤'} {self.target:g}{self.unit}"
-
-    def record(self) -> dict[str, Any]:
-        """Return what JSON can hold; a row that did not run has no ratio."""
-        ratio = self.ratio if math.isfinite(self.ratio) else None
-        return asdict(self) | {"ratio": ratio, "met": self.met}
 
 
 class Cpu:
@@ -208,6 +170,34 @@ def _gpu_found() -> bool:
         return False
 
 
+@dataclass(frozen=True)
+class Measured:
+    """What `compare` found: times and peak extra memory of each side."""
+
+    seconds: dict[str, dict[str, float]]
+    memory: dict[str, int | None]
+
+    def row(
+        self,
+        work: str,
+        other: str,
+        target: float | None = None,
+        *,
+        ours: str = OURS,
+        against: str = "",
+        at_least: bool = True,
+        note: str = "",
+    ) -> Row:
+        """Compare two sides: how many times faster ours is, or else how many times the other's time."""
+        names = {OURS: ours, other: other}
+        seconds = {name: self.seconds[side] for name, side in names.items()}
+        memory = {name: self.memory[side] for name, side in names.items()}
+        ratio = seconds[other]["median"] / seconds[OURS]["median"]
+        if not at_least:
+            ratio = 1 / ratio
+        return Row(work, against or other, ratio, target, at_least, "×", seconds, memory, note)
+
+
 def compare(
     machine: Device,
     sides: Mapping[str, Callable[[], Any]],
@@ -215,20 +205,58 @@ def compare(
     *,
     number: int = 1,
     tolerance: float | None = 1e-4,
-) -> tuple[dict[str, dict[str, float]], dict[str, int | None]]:
-    """Check that the sides agree, then measure time and peak extra memory of each."""
+) -> Measured:
+    """Check that the sides agree, then measure time and peak extra memory of each.
+
+    A side returns an array or a tuple of them; within the tolerance, relative to the largest number
+    of the first side's array, all must be the same.
+    """
     if tolerance is not None:
-        results = [machine.host(function()).astype(np.float64) for function in sides.values()]
-        for result in results[1:]:
-            error = np.abs(result.reshape(results[0].shape) - results[0]).max()
-            if error > tolerance * np.abs(results[0]).max():
-                raise AssertionError(f"the sides differ by {error}: {list(sides)}")
-        del results
+        _check(machine, sides, tolerance)
     for function in sides.values():
         function()
     times = machine.time(sides, repeats, number)
     memory = {name: machine.memory(function) for name, function in sides.items()}
-    return {name: _summary(values) for name, values in times.items()}, memory
+    return Measured({name: _summary(values) for name, values in times.items()}, memory)
+
+
+def _check(machine: Device, sides: Mapping[str, Callable[[], Any]], tolerance: float) -> None:
+    first, *others = sides
+    expected = _on_host(machine, sides[first])
+    for name in others:
+        for mine, theirs in zip(expected, _on_host(machine, sides[name]), strict=True):
+            error = np.subtract(theirs.reshape(mine.shape), mine, dtype=np.float64)
+            error = np.abs(error, out=error).max()
+            if not error <= tolerance * np.abs(mine).max():  # NaN differs as well
+                raise AssertionError(f"{first} and {name} differ by {error}")
+
+
+def _on_host(machine: Device, side: Callable[[], Any]) -> list[np.ndarray]:
+    result = side()
+    return [machine.host(array) for array in (result if isinstance(result, tuple) else (result,))]
+
+
+def bandwidth(
+    machine: Device,
+    work: str,
+    call: Callable[[], Any],
+    moved: int,
+    given: argparse.Namespace,
+    target: float | None = None,
+) -> Row:
+    """Compare a call with a copy, both as bytes that must be moved per second."""
+    source = machine.ours(np.zeros((8 if given.quick else 512) << 18, np.float32))
+    duplicate = source.copy()
+
+    def copy() -> None:
+        duplicate[...] = source
+
+    measured = compare(machine, {OURS: call, "copy": copy}, given.repeats, tolerance=None)
+    seconds = {name: times["median"] for name, times in measured.seconds.items()}
+    compulsory, copied = moved / seconds[OURS], 2 * source.nbytes / seconds["copy"]
+    note = f"{compulsory / 1e9:.0f} of {copied / 1e9:.0f} GB/s"
+    ratio = 100 * compulsory / copied
+    return Row(work, "copy", ratio, target, True, " %", measured.seconds, measured.memory, note)
 
 
 def _summary(seconds: list[float]) -> dict[str, float]:
@@ -242,104 +270,6 @@ def _summary(seconds: list[float]) -> dict[str, float]:
     }
 
 
-def report(script: str, machine: Device, rows: Iterable[Row], given: argparse.Namespace) -> int:
-    """Print rows as they come; save them as JSON and as a plot.  Return 1 if a target is missed."""
-    print(f"{script} on {machine.name}")
-    print(
-        f"{'work':<40}{'against':<24}{OURS:>11}{'other':>11}{'ratio':>9}  "
-        f"{'target':<8}{'':8}  peak extra memory"
-    )
-    done = []
-    for row in rows:
-        done.append(row)
-        print(_line(row), flush=True)
-    place = given.output / _slug(machine.name)
-    if given.quick:
-        place /= "quick"
-    place.mkdir(parents=True, exist_ok=True)
-    record = {
-        "script": script,
-        "device": machine.name,
-        "quick": given.quick,
-        "when": time.strftime("%Y-%m-%d"),
-        "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "versions": {"cuvarconv": _state(), **_versions()},
-        "rows": [row.record() for row in done],
-    }
-    text = json.dumps(record, indent=1, ensure_ascii=False)
-    (place / f"{script}.json").write_text(text + "\n", encoding="utf-8")
-    _plot(done, f"{script} on {machine.name}", place / f"{script}.png")
-    print(f"{sum(row.met for row in done)} of {len(done)} targets met")
-    return int(not all(row.met for row in done))
-
-
-def _line(row: Row) -> str:
-    other = next((side for side in row.seconds if side != OURS), OURS)
-    ours, theirs = (
-        _short_time(row.seconds[side]["median"]) if side in row.seconds else "–" for side in (OURS, other)
-    )
-    memory = " and ".join(
-        "not measured" if value is None else f"{value / 2**20:.1f} MiB" for value in row.memory.values()
-    )
-    verdict = "met" if row.met else "NOT MET"
-    ratio = f"{row.ratio:.2f}{row.unit}" if math.isfinite(row.ratio) else "–"
-    return (
-        f"{row.work:<40}{row.against:<24}{ours:>11}{theirs:>11}{ratio:>9}  "
-        f"{row.goal:<8}{verdict:<8}  {memory}{'  ' + row.note if row.note else ''}"
-    )
-
-
-def _short_time(seconds: float) -> str:
-    return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.1f} µs"
-
-
-def _plot(done: list[Row], title: str, path: Path) -> None:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    rows = [row for row in done if math.isfinite(row.ratio)]
-    margin = [  # above 1: the target is reached, whichever way it points
-        row.ratio / row.target if row.at_least else row.target / row.ratio for row in rows
-    ]
-    figure = Figure((10, 0.9 + 0.32 * len(rows)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    colours = ["#2a9d8f" if row.met else "#e76f51" for row in rows]
-    beyond = [value - 1 for value in margin]
-    bars = axes.barh(range(len(rows)), beyond, left=1, color=colours, height=0.7)
-    labels = [f"{row.ratio:.2f}{row.unit} (target {row.goal})" for row in rows]
-    axes.bar_label(bars, labels, padding=4, fontsize=8)
-    axes.axvline(1, color="black", linewidth=1)
-    axes.set_yticks(range(len(rows)), [f"{row.work}  {row.against}" for row in rows], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xscale("log")
-    axes.set_xlim(min(0.8, *margin) / 5, max(2.0, *margin) * 4)
-    axes.set_xlabel("how far beyond the target (right of the line: met)", fontsize=9)
-    axes.set_title(title, fontsize=11)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def _state() -> str:
-    """Return the version, and the commit where this is a checkout."""
-    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return cuvarconv.__version__
-    return f"{cuvarconv.__version__}, commit {done.stdout.strip()}"
-
-
 def _processor() -> str:
     """Name the processor's model, where the system tells."""
     try:
@@ -350,13 +280,17 @@ def _processor() -> str:
     return names[0].strip() if names else platform.machine()
 
 
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
 def random(seed: int, *shape: int) -> np.ndarray:
     """Make uniform random float32 numbers in −½…½."""
     return np.random.default_rng(seed).random(shape, np.float32) - np.float32(0.5)
+
+
+def sized(
+    cases: Iterable[tuple[int, ...]], given: argparse.Namespace, quick: int
+) -> Iterator[tuple[Any, ...]]:
+    """Return cases (…, H, k) as they are, or H divided by `quick` where --quick is given."""
+    for *others, height, taps in cases:
+        yield *others, height // quick if given.quick else height, taps
 
 
 def run(script: str, cpu_rows: Any, gpu_rows: Any, description: str | None) -> int:
@@ -365,8 +299,8 @@ def run(script: str, cpu_rows: Any, gpu_rows: Any, description: str | None) -> i
     machine = device(given)
     rows = gpu_rows if machine.kind == "gpu" else cpu_rows
     with machine.entered():
-        return report(script, machine, rows(machine, given), given)
+        return report(script, machine.name, rows(machine, given), given)
 
 
 if __name__ == "__main__":
-    sys.exit("this file is what the benchmarks share; run correlate.py or modulated.py")
+    sys.exit("this file is what the benchmarks share; run correlate.py, say")

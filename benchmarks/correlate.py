@@ -7,13 +7,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 from _launch import launch_rows
-from _measure import OURS, Cpu, Device, Gpu, Row, compare, random, run
+from _measure import Cpu, Device, Gpu, Measured, bandwidth, compare, random, run, sized
+from _report import OURS, Row
 
 import cuvarconv
 
 CASES = [(1, 512, 15), (3, 512, 5), (16, 256, 7), (1, 2048, 5)]  # (C, H, k)
+GPU_CASES = [(1, 2048, 11), (3, 2048, 5), (16, 2048, 3)]  # torch's copies of the input fit as well
 
 
 def unfold(image: Any, kernels: Any) -> Any:
@@ -26,13 +27,19 @@ def unfold(image: Any, kernels: Any) -> Any:
     return (columns * kernels.view(1, kh * kw, -1)).sum(1).view(-1, height, width)
 
 
-def per_pixel(
-    machine: Device, case: tuple[int, int, int], given: argparse.Namespace
-) -> tuple[dict[str, dict[str, float]], dict[str, int | None]]:
-    """Measure one image size, zero boundary on both sides."""
+def operands(case: tuple[int, int, int]) -> tuple[Any, Any]:
     channels, height, taps = case
-    image = random(1, channels, height, height)
-    kernels = random(2, taps, taps, height, height)
+    return random(1, channels, height, height), random(2, taps, taps, height, height)
+
+
+def describe(case: tuple[int, int, int]) -> str:
+    channels, height, taps = case
+    return f"C = {channels}, {height} × {height}, {taps} × {taps} per pixel"
+
+
+def per_pixel(machine: Device, case: tuple[int, int, int], given: argparse.Namespace) -> Measured:
+    """Measure one image size, zero boundary on both sides."""
+    image, kernels = operands(case)
     x, k = machine.ours(image), machine.ours(kernels)
     tx, tk = machine.torchs(image), machine.torchs(kernels)
     sides = {
@@ -43,12 +50,8 @@ def per_pixel(
 
 
 def cpu_rows(machine: Cpu, given: argparse.Namespace) -> Iterator[Row]:
-    for channels, height, taps in CASES:
-        size = height // 8 if given.quick else height
-        seconds, memory = per_pixel(machine, (channels, size, taps), given)
-        ratio = seconds["torch unfold"]["median"] / seconds[OURS]["median"]
-        work = f"C = {channels}, {size} × {size}, {taps} × {taps} per pixel"
-        yield Row(work, "torch unfold", ratio, 5, True, "×", seconds, memory)
+    for case in sized(CASES, given, 8):
+        yield per_pixel(machine, case, given).row(describe(case), "torch unfold", 5)
     yield small_call(machine, given)
 
 
@@ -61,37 +64,26 @@ def small_call(machine: Cpu, given: argparse.Namespace) -> Row:
         OURS: lambda: cuvarconv.correlate(image, kernel),
         "scipy.ndimage": lambda: ndimage.correlate(image, kernel),
     }
-    seconds, memory = compare(machine, sides, given.repeats, number=20 if given.quick else 500)
-    ratio = seconds[OURS]["median"] / seconds["scipy.ndimage"]["median"]
-    return Row("16 × 16, 3 × 3", "scipy.ndimage", ratio, 5, False, "×", seconds, memory)
+    measured = compare(machine, sides, given.repeats, number=20 if given.quick else 500)
+    return measured.row("16 × 16, 3 × 3", "scipy.ndimage", 5, at_least=False)
 
 
 def gpu_rows(machine: Gpu, given: argparse.Namespace) -> Iterator[Row]:
-    height = 256 if given.quick else 2048
-    for taps in (3, 5, 7, 9, 11):
-        for channels in (1, 3, 4, 16):
-            yield bandwidth(machine, channels, height, taps, given)
+    cases = [(channels, 2048, taps) for taps in (3, 5, 7, 9, 11) for channels in (1, 3, 4, 16)]
+    for case in sized(cases, given, 8):
+        yield beside_copy(machine, case, given)
+    for case in sized(GPU_CASES, given, 8):
+        yield per_pixel(machine, case, given).row(describe(case), "torch unfold")
     yield from launch_rows(machine, given, "correlate")
 
 
-def bandwidth(machine: Device, channels: int, height: int, taps: int, given: argparse.Namespace) -> Row:
-    """Compare with a copy, both as bytes that must be moved per second."""
-    x = machine.ours(random(1, channels, height, height))
-    k = machine.ours(random(2, taps, taps, height, height))
-    y = machine.ours(np.zeros((channels, height, height), np.float32))
-    source = machine.ours(np.zeros((8 if given.quick else 512) << 18, np.float32))
-    target = source.copy()
-
-    def copy() -> None:
-        target[...] = source
-
-    sides = {OURS: lambda: cuvarconv.correlate(x, k, y, mode="constant"), "copy": copy}
-    seconds, memory = compare(machine, sides, given.repeats, tolerance=None)
-    compulsory = (x.nbytes + k.nbytes + y.nbytes) / seconds[OURS]["median"]
-    copied = 2 * source.nbytes / seconds["copy"]["median"]
-    work = f"C = {channels}, {height} × {height}, {taps} × {taps} per pixel"
-    note = f"{compulsory / 1e9:.0f} of {copied / 1e9:.0f} GB/s"
-    return Row(work, "copy", 100 * compulsory / copied, 80, True, " %", seconds, memory, note)
+def beside_copy(machine: Gpu, case: tuple[int, int, int], given: argparse.Namespace) -> Row:
+    x, k = map(machine.ours, operands(case))
+    y = x.copy()
+    moved = x.nbytes + k.nbytes + y.nbytes
+    return bandwidth(
+        machine, describe(case), lambda: cuvarconv.correlate(x, k, y, mode="constant"), moved, given, 80
+    )
 
 
 def main() -> int:

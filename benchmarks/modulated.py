@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from _launch import launch_rows
-from _measure import OURS, Cpu, Device, Gpu, Row, compare, random, run
+from _measure import Cpu, Device, Gpu, compare, random, run, sized
+from _report import OURS, Row
 
 import cuvarconv
 
@@ -44,30 +45,32 @@ def operands(case: tuple[int, int, int, int, int]) -> tuple[Any, Any, Any]:
     )
 
 
+def describe(case: tuple[int, int, int, int, int]) -> str:
+    batch, channels, outputs, height, taps = case
+    return f"N C O = {batch} {channels} {outputs}, {height} × {height}, {taps} × {taps}"
+
+
 def cpu_rows(machine: Cpu, given: argparse.Namespace) -> Iterator[Row]:
     from torch.nn.functional import conv2d
 
-    for batch, channels, outputs, height, taps in CASES:
-        size = height // 4 if given.quick else height
-        arrays = operands((batch, channels, outputs, size, taps))
+    for case in sized(CASES, given, 4):
+        arrays = operands(case)
         image, weights, modulation = map(machine.torchs, arrays)
         sides: dict[str, Callable[[], Any]] = {
             OURS: lambda arrays=arrays: cuvarconv.modulated_correlate(*arrays, mode="constant"),
             "unfold·d + matmul": lambda x=image, w=weights, d=modulation: unfold(x, w, d),
         }
-        work = f"N C O = {batch} {channels} {outputs}, {size} × {size}, {taps} × {taps}"
-        seconds, memory = compare(machine, sides, given.repeats)
-        ratio = seconds["unfold·d + matmul"]["median"] / seconds[OURS]["median"]
-        yield Row(work, "torch unfold·d + matmul", ratio, 3, True, "×", seconds, memory)
-        if channels < 16:
+        work = describe(case)
+        measured = compare(machine, sides, given.repeats)
+        yield measured.row(work, "unfold·d + matmul", 3, against="torch unfold·d + matmul")
+        if case[1] < 16:
             continue
         sides = {
             OURS: sides[OURS],
-            "conv2d": lambda x=image, w=weights, p=taps // 2: conv2d(x, w, padding=p),
+            "conv2d": lambda x=image, w=weights, p=case[-1] // 2: conv2d(x, w, padding=p),
         }
-        seconds, memory = compare(machine, sides, given.repeats, tolerance=None)
-        ratio = seconds[OURS]["median"] / seconds["conv2d"]["median"]
-        yield Row(work, "torch conv2d", ratio, 2, False, "×", seconds, memory)
+        measured = compare(machine, sides, given.repeats, tolerance=None)
+        yield measured.row(work, "conv2d", 2, against="torch conv2d", at_least=False)
 
 
 def gpu_rows(machine: Gpu, given: argparse.Namespace) -> Iterator[Row]:
@@ -106,19 +109,17 @@ def gpu_case(
     note = "TF32 on torch's side only" if dtype == "TF32" else ""
     try:
         sides = {**mine, "unfold·d + matmul": lambda: unfold(image, weights, modulation)}
-        seconds, memory = compare(machine, sides, given.repeats, tolerance=TOLERANCES[dtype])
-        ratio = seconds["unfold·d + matmul"]["median"] / seconds[OURS]["median"]
-        yield Row(work, "torch unfold·d + matmul", ratio, 8, True, "×", seconds, memory, note)
+        measured = compare(machine, sides, given.repeats, tolerance=TOLERANCES[dtype])
+        yield measured.row(work, "unfold·d + matmul", 8, against="torch unfold·d + matmul", note=note)
         sides = {
             **mine,
             "conv2d": lambda: conv2d(image, weights, padding=1),
             "conv2d, channels last": lambda: conv2d(image_last, weights_last, padding=1),
         }
-        seconds, memory = compare(machine, sides, given.repeats, tolerance=None)
-        faster = min((name for name in seconds if name != OURS), key=lambda n: seconds[n]["median"])
-        seconds, memory = ({name: m[name] for name in (OURS, faster)} for m in (seconds, memory))
-        ratio = seconds[OURS]["median"] / seconds[faster]["median"]
-        yield Row(work, f"cuDNN {faster}", ratio, 1.5, False, "×", seconds, memory, note)
+        measured = compare(machine, sides, given.repeats, tolerance=None)
+        medians = {name: times["median"] for name, times in measured.seconds.items() if name != OURS}
+        faster = min(medians, key=medians.__getitem__)
+        yield measured.row(work, faster, 1.5, against=f"cuDNN {faster}", at_least=False, note=note)
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = precise
 
