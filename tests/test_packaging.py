@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = [
     ".ci", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "benchmarks", "constraints.txt",
-    "cuvarconv", "docs", "kernels", "pyproject.toml", "tests",
+    "cuvarconv", "docs", "examples", "kernels", "pyproject.toml", "tests",
 ]  # fmt: skip
 EXTRAS = {"bench", "cuda12", "cuda13", "demo", "lint", "test", "torch"}
 KERNELS = sorted(path.stem for path in (ROOT / "kernels").glob("*.cu"))
