@@ -11,60 +11,13 @@
 // row in all P planes, reads every kernel value that it needs exactly once, V at a time, TAPS taps in
 // flight, and takes the pixels from a tile in shared memory.  Windows too large for shared memory are
 // walked in chunks of taps.
-//
-// A tile row is stored by columns modulo V: column c lies at (c % V)*pitch + c / V.  Neighbouring
-// threads, V columns apart, then read neighbouring words.
-#include "numbers.cuh"
+#include "tile.cuh"
 
-template <class A> constexpr int WIDTH = 16 / sizeof(A);  // V: neighbouring outputs of a thread
-constexpr int THREADS = 128;
 template <int P> constexpr int TAPS_IN_FLIGHT = P == 1 ? 8 : 4;  // per thread, V values for each
 template <int P> constexpr int BLOCKS = P == 16 ? 2 : 3;         // per multiprocessor, at least: bounds the registers
 
-// An array as a kernel sees it: V neighbours along its last axis may be read at once if `runs`.
-template <class T> struct Image { const T* data; long long plane, row, column; bool runs; };
+// As for an image: V neighbours along the last axis may be read at once if `runs`.
 template <class T> struct Kernels { const T* data; long long m, n, column; bool runs, conj; };
-
-// Where a tile lies: its first entry in each index table, and its extent.
-struct Tile { int row0, column0, rows, columns, pitch; };
-struct Table { const long long* sources; int entries; };
-
-template <int V> __device__ __forceinline__ int place(int column, int pitch) { return column % V * pitch + column / V; }
-
-// Copy the pixels of some planes into shared memory, a warp per row.
-template <int V, class T, class A>
-__device__ __forceinline__ void load_tile(
-    A* tile, const Tile& t, int planes, const Image<T>& x, const Table& rows, const Table& columns, bool dense, A cval)
-{
-  const int lane = threadIdx.x % 32, last = t.column0 + t.columns - 1;
-  const long long left = columns.sources[t.column0];
-  // One run of neighbouring pixels: entries of a dense table climb by at most one, so that a rise by
-  // the whole width leaves no room for a fold.
-  const bool inside = dense && last < columns.entries && left >= 0 && columns.sources[last] - left == t.columns - 1;
-  for (int r = threadIdx.x / 32; r < planes * t.rows; r += THREADS / 32) {
-    const int plane = r / t.rows, entry = t.row0 + r - plane * t.rows;
-    A* line = tile + r * V * t.pitch;
-    const long long row = entry < rows.entries ? rows.sources[entry] : -1;
-    const T* source = x.data + plane * x.plane + row * x.row;
-    if (row >= 0 && inside && x.runs) {
-      const int before = left % V;  // pixels between the aligned start and the tile
-#pragma unroll 2
-      for (int c = lane * V - before; c < t.columns; c += 32 * V) {
-        const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(source + left + c);
-#pragma unroll
-        for (int v = 0; v < V; ++v)
-          if (c + v >= 0 && c + v < t.columns) line[place<V>(c + v, t.pitch)] = widen(pack.v[v]);
-      }
-    } else {
-#pragma unroll 2
-      for (int c = lane; c < t.columns; c += 32) {
-        const int at = t.column0 + c;
-        const long long column = row >= 0 && at < columns.entries ? columns.sources[at] : -1;
-        line[place<V>(c, t.pitch)] = column < 0 ? cval : widen(source[column * x.column]);
-      }
-    }
-  }
-}
 
 // Read V neighbouring kernel values for each of `count` taps; what lies outside the output is 0.
 template <class T, class A, int V, int TAPS>
@@ -90,50 +43,6 @@ __device__ __forceinline__ void load_taps(A (&values)[TAPS][V], int count, const
     for (int u = 0; u < TAPS; ++u)
 #pragma unroll
       for (int v = 0; v < V; ++v) values[u][v] = conjugate(values[u][v]);
-  }
-}
-
-// sums[v] += Σ_u values[u][v] * line[column + v*cs + u*cd], for `count` neighbouring taps
-template <class A, int V, int TAPS>
-__device__ __forceinline__ void add_taps(
-    A (&sums)[V], const A (&values)[TAPS][V], int count, const A* line, int pitch, int column, int cs, int cd)
-{
-  if (cs == 1 && cd == 1) {  // neighbouring outputs share pixels: each is read once
-    A pixels[TAPS + V - 1];
-    const A* from = line + column / V;  // column is a multiple of V here
-#pragma unroll
-    for (int c = 0; c < TAPS + V - 1; ++c)
-      if (c < count + V - 1) pixels[c] = from[place<V>(c, pitch)];
-#pragma unroll
-    for (int u = 0; u < TAPS; ++u)
-      if (u < count) {
-#pragma unroll
-        for (int v = 0; v < V; ++v) sums[v] = multiply_add(values[u][v], pixels[u + v], sums[v]);
-      }
-  } else {
-#pragma unroll
-    for (int u = 0; u < TAPS; ++u)
-      if (u < count) {
-#pragma unroll
-        for (int v = 0; v < V; ++v)
-          sums[v] = multiply_add(values[u][v], line[place<V>(column + v * cs + u * cd, pitch)], sums[v]);
-      }
-  }
-}
-
-// Write up to V neighbouring outputs.
-template <class T, class A, int V>
-__device__ __forceinline__ void store_run(T* y, long long step, bool runs, const A (&values)[V], int outputs)
-{
-  if (runs && outputs == V) {
-    Pack<T, V> pack;
-#pragma unroll
-    for (int v = 0; v < V; ++v) pack.v[v] = Narrow<T>::from(values[v]);
-    *reinterpret_cast<Pack<T, V>*>(y) = pack;
-  } else {
-#pragma unroll
-    for (int v = 0; v < V; ++v)
-      if (v < outputs) y[v * step] = Narrow<T>::from(values[v]);
   }
 }
 
@@ -198,7 +107,8 @@ correlate(
 #pragma unroll
           for (int p = 0; p < P; ++p)
             if (p < active)
-              add_taps(sums[p], values, count, first + p * t.rows * V * pitch, pitch, lane * V * cs + n * cd, cs, cd);
+              for_each_pixel<V, TAPS>(first + p * t.rows * V * pitch, pitch, lane * V * cs + n * cd, cs, cd, count,
+                                      [&](int u, int v, A pixel) { sums[p][v] = multiply_add(values[u][v], pixel, sums[p][v]); });
         }
         if (n0 + nc == kw) {  // a row of taps is complete: long windows are summed row by row
 #pragma unroll

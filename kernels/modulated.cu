@@ -10,10 +10,9 @@
 // one row m of taps after the other.  The right-hand matrix, the patches d*x, never exists in global
 // memory: DEPTH rows of it at a time are made in shared memory.  A block makes BO outputs of BP pixels,
 // a thread MICRO x MICRO of them.
-#include "numbers.cuh"
+#include "product.cuh"
 
 constexpr int DEPTH = 8;
-constexpr int MICRO = 4;
 
 // One step of the sum: rows k0 … k0+count-1 of K, in row m of the taps; k = n*channels + c.
 struct Step { int m, k0, count, channels; };
@@ -77,8 +76,8 @@ modulated_correlate(
 {
   typedef accumulator<T> A;
   constexpr int THREADS = BO * BP / (MICRO * MICRO), ACROSS = BP / MICRO;
-  __shared__ A patches[DEPTH][BP];
-  __shared__ A matrix[DEPTH][BO];
+  __shared__ __align__(16) A patches[DEPTH][BP];
+  __shared__ __align__(16) A matrix[DEPTH][BO];
 
   unsigned block = blockIdx.x;
   const unsigned output_tiles = (outputs - 1) / BO + 1, pixel_tiles = (height * width - 1) / BP + 1;
@@ -96,10 +95,8 @@ modulated_correlate(
   const int across = threadIdx.x % ACROSS, down = threadIdx.x / ACROSS;
 
   A totals[MICRO][MICRO], sums[MICRO][MICRO];
-#pragma unroll
-  for (int r = 0; r < MICRO; ++r)
-#pragma unroll
-    for (int q = 0; q < MICRO; ++q) totals[r][q] = sums[r][q] = number<A>(0, 0);
+  clear_sums(totals);
+  clear_sums(sums);
 
   for (int m = 0; m < kh; ++m) {
     for (int k0 = 0; k0 < kw * channels; k0 += DEPTH) {
@@ -108,36 +105,19 @@ modulated_correlate(
       make_patches<THREADS>(patches, from, step, number<A>(cval_re, cval_im));
       load_matrix<THREADS>(matrix, step, group_w + m * w_m, w_n, w_channel, w_output, outputs - o0);
       __syncthreads();
-#pragma unroll 4
-      for (int k = 0; k < step.count; ++k) {
-        A pixel[MICRO];
-#pragma unroll
-        for (int q = 0; q < MICRO; ++q) pixel[q] = patches[k][across + q * ACROSS];
-#pragma unroll
-        for (int r = 0; r < MICRO; ++r) {
-          const A weight = matrix[k][down * MICRO + r];
-#pragma unroll
-          for (int q = 0; q < MICRO; ++q) sums[r][q] = multiply_add(weight, pixel[q], sums[r][q]);
-        }
-      }
+      multiply_tiles<ACROSS>(sums, matrix, patches, step.count, down, across);
     }
-#pragma unroll
-    for (int r = 0; r < MICRO; ++r)  // long windows are summed row by row
-#pragma unroll
-      for (int q = 0; q < MICRO; ++q) {
-        totals[r][q] = add(totals[r][q], sums[r][q]);
-        sums[r][q] = number<A>(0, 0);
-      }
+    close_sums(totals, sums);  // long windows are summed row by row
   }
 
 #pragma unroll
   for (int q = 0; q < MICRO; ++q) {
-    const int p = p0 + across + q * ACROSS, i = p / width, j = p - i * width;
+    const int p = p0 + column_of<A, ACROSS>(across, q), i = p / width, j = p - i * width;
     if (p >= height * width) continue;
     T* to = y + y_base + sample * y_sample + i * y_row + j * y_column;
 #pragma unroll
     for (int r = 0; r < MICRO; ++r) {
-      const int o = down * MICRO + r;
+      const int o = row_of(down, r);
       if (o0 + o < outputs) to[(first_output + o) * y_channel] = Narrow<T>::from(totals[r][q]);
     }
   }

@@ -153,3 +153,23 @@ def xp(request):
     passed = request.node.stash.get(PASSED, False)
     if passed and request.node.get_closest_marker("no_launch") is None:
         assert launches, "the test has launched no kernel"
+
+
+@pytest.fixture(scope="session")
+def cuda_tensors(pytestconfig):
+    """Skip by name where PyTorch and CuPy do not both find a GPU."""
+    torch = pytest.importorskip("torch")
+    cupy = pytestconfig.stash[CUPY]
+    if cupy is not None and not getattr(cupy, "is_fake", False) and torch.cuda.is_available():
+        return
+    if os.environ.get("CUVARCONV_DEVICE") == "gpu":
+        pytest.fail("CUVARCONV_DEVICE=gpu, but PyTorch and CuPy do not both find a GPU")
+    pytest.skip("no GPU that PyTorch and CuPy both find")
+
+
+@pytest.fixture(params=["cpu", "cuda"])
+def device(request):
+    """Where PyTorch's tensors live, one place after the other."""
+    if request.param == "cuda":
+        request.getfixturevalue("cuda_tensors")
+    return request.param

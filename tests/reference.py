@@ -58,6 +58,13 @@ class Taps:
             for axis in zip(image, size, self.modes, self.strides, self.dilations, strict=True)
         )
 
+    def sources(self, axis):
+        """Return the pixel of every tap and output along an axis, shape (taps, outputs); -1: outside."""
+        table = np.full((self.size[axis], self.shape[axis]), -1)
+        for i, m, pixel in self._line(axis):
+            table[m, i] = -1 if pixel is None else pixel
+        return table
+
     def _line(self, axis):
         for i, m in itertools.product(range(self.shape[axis]), range(self.size[axis])):
             position = i * self.strides[axis] + m * self.dilations[axis] + self.starts[axis]
@@ -68,9 +75,16 @@ class Taps:
             yield i, j, m, n, (None if row is None or column is None else (row, column))
 
 
-def _wide(*arrays):
+def wide(*arrays):
+    """Return the double precision that holds all of them."""
     complex_data = any(np.asarray(a).dtype.kind == "c" for a in arrays)
     return np.complex128 if complex_data else np.float64
+
+
+def broadcast(k, shape):
+    """View (kh, kw) + S as (kh, kw) + shape."""
+    missing = len(shape) + 2 - k.ndim
+    return np.broadcast_to(k.reshape(k.shape[:2] + (1,) * missing + k.shape[2:]), (*k.shape[:2], *shape))
 
 
 def correlate(
@@ -83,14 +97,12 @@ def correlate(
     shape = list(x.shape)
     for axis, length in zip(axes, taps.shape, strict=True):
         shape[axis] = length
-    k = np.broadcast_to(
-        k.reshape(k.shape[:2] + (1,) * (x.ndim - k.ndim + 2) + k.shape[2:]), (*k.shape[:2], *shape)
-    )
+    k = broadcast(k, shape)
     if conjugate and k.dtype.kind == "c":
         k = k.conj()
-    k = np.moveaxis(k, [2 + axis for axis in axes], (-2, -1)).astype(_wide(x, k))
-    x = np.moveaxis(x, axes, (-2, -1)).astype(_wide(x, k, cval))
-    y = np.zeros(k.shape[2:-2] + taps.shape, _wide(x, k))
+    k = np.moveaxis(k, [2 + axis for axis in axes], (-2, -1)).astype(wide(x, k))
+    x = np.moveaxis(x, axes, (-2, -1)).astype(wide(x, k, cval))
+    y = np.zeros(k.shape[2:-2] + taps.shape, wide(x, k))
     for i, j, m, n, pixel in taps:
         value = cval if pixel is None else x[..., pixel[0], pixel[1]]
         y[..., i, j] += k[m, n, ..., i, j] * value
@@ -111,15 +123,71 @@ def modulated_correlate(x, w, d, mode="reflect", cval=0.0, origin=0, *, stride=1
     x, w, d = np.asarray(x), np.asarray(w), np.asarray(d)
     outputs, per_group = w.shape[:2]
     taps = Taps(x.shape[-2:], w.shape[2:], mode, origin, stride, dilation)
-    wide = _wide(x, w, d, cval)
-    d = d.reshape(d.shape[:2] + (1,) * (x.ndim - d.ndim + 2) + d.shape[2:])
-    entries, channels = d.shape[-3], x.shape[-3]
-    y = np.zeros((*x.shape[:-3], outputs, *taps.shape), wide)
-    d = np.broadcast_to(d, (*d.shape[:2], *x.shape[:-3], entries, *taps.shape)).astype(wide)
+    dtype = wide(x, w, d, cval)
+    entries, channels = d.shape[-3] if d.ndim > 4 else 1, x.shape[-3]
+    y = np.zeros((*x.shape[:-3], outputs, *taps.shape), dtype)
+    d = broadcast(d, (*x.shape[:-3], entries, *taps.shape)).astype(dtype)
     for i, j, m, n, pixel in taps:
         for o, c in itertools.product(range(outputs), range(per_group)):
             channel = (o * groups // outputs) * per_group + c
-            value = cval if pixel is None else x[..., channel, pixel[0], pixel[1]].astype(wide)
+            value = cval if pixel is None else x[..., channel, pixel[0], pixel[1]].astype(dtype)
             factor = d[m, n, ..., channel * entries // channels, i, j]
             y[..., o, i, j] += w[o, c, m, n] * factor * value
     return y
+
+
+def local_correlate(x, k, mode="reflect", cval=0.0, origin=0, *, stride=1, dilation=1):
+    """Y[…,o,i,j] = Σ_{c,m,n} k[m,n,…,i,j,c,o] x[…,c, i·s + m·d + start]."""
+    x, k = np.asarray(x), np.asarray(k)
+    taps = Taps(x.shape[-2:], k.shape[:2], mode, origin, stride, dilation)
+    x, k = x.astype(wide(x, k, cval)), k.astype(wide(x, k))
+    k = broadcast(k, (*x.shape[:-3], *taps.shape, *k.shape[-2:]))
+    y = np.zeros((*x.shape[:-3], k.shape[-1], *taps.shape), wide(x, k))
+    for i, j, m, n, pixel in taps:
+        value = np.full(x.shape[:-2], cval) if pixel is None else x[..., pixel[0], pixel[1]]
+        y[..., i, j] += np.einsum("...c,...co->...o", value, k[m, n, ..., i, j, :, :])
+    return y
+
+
+def unfold(x, size, mode="reflect", cval=0.0, origin=0, *, stride=1, dilation=1):
+    """Y[…,m,n,i,j] = x[…, i·s + m·d + start]."""
+    x = np.asarray(x)
+    taps = Taps(x.shape[-2:], pair(size), mode, origin, stride, dilation)
+    x = x if cval == 0 else x.astype(wide(x, cval))
+    y = np.empty((*x.shape[:-2], *taps.size, *taps.shape), x.dtype)
+    down, across = taps.sources(0), taps.sources(1)
+    for m, n in np.ndindex(*taps.size):
+        rows, columns = down[m, :, None], across[n]
+        y[..., m, n, :, :] = np.where((rows < 0) | (columns < 0), cval, x[..., rows, columns])
+    return y
+
+
+def fold(y, shape, mode="reflect", *, origin=0, stride=1, dilation=1):
+    """X[…,h,w] = Σ y[…,m,n,i,j] over all (m,n,i,j) whose source is (h,w)."""
+    y = np.asarray(y)
+    taps = Taps(shape, y.shape[-4:-2], mode, origin, stride, dilation)
+    x = np.zeros((*y.shape[:-4], *shape), wide(y))
+    down, across = taps.sources(0), taps.sources(1)
+    for m, n in np.ndindex(*taps.size):
+        rows, columns = down[m, :, None], across[n]
+        inside = np.where((rows < 0) | (columns < 0), 0, y[..., m, n, :, :]).astype(x.dtype)
+        np.add.at(x, (..., rows, columns), inside)
+    return x
+
+
+def spread_shape(image, size, mode, stride, dilation):
+    """Return the shape (H, W) that `spread` gives by default."""
+    axes = zip(image, size, pair(mode), pair(stride), pair(dilation), strict=True)
+    return tuple(max(0, (h - 1) * s + 1 + (k - 1) * d * (name == "valid")) for h, k, name, s, d in axes)
+
+
+def spread(z, k, mode="reflect", *, origin=0, shape=None, axes=(-2, -1), stride=1, dilation=1):
+    """X[…,h,w] = Σ k[m,n,…,i,j] z[…,i,j] over all (m,n,i,j) whose source is (h,w)."""
+    z, k = np.asarray(z), np.asarray(k)
+    axes = [axis % z.ndim for axis in axes]
+    k = np.moveaxis(broadcast(k, z.shape), [2 + axis for axis in axes], (-2, -1)).astype(wide(z, k))
+    z = np.moveaxis(z, axes, (-2, -1)).astype(wide(z, k))
+    shape = shape or spread_shape(z.shape[-2:], k.shape[:2], mode, stride, dilation)
+    spots = np.moveaxis(k * z, (0, 1), (-4, -3))
+    x = fold(spots, pair(shape), mode, origin=origin, stride=stride, dilation=dilation)
+    return np.moveaxis(x, (-2, -1), axes)

@@ -6,8 +6,9 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import reference
-from hypothesis import given
-from tolerances import assert_equal, integers, stored
+from forms import EACH_OPERAND, FORMS, check, forward, gradient
+from hypothesis import given, settings
+from tolerances import assert_equal, integers, noise, stored
 
 import cuvarconv
 
@@ -46,6 +47,50 @@ def broadcastable(draw, shape):
     return tuple(1 if draw(st.booleans()) else length for length in tail)
 
 
+@st.composite
+def placed_windows(draw):
+    """Draw a window anywhere among batch axes: (image's shape, window size, keywords, output's shape)."""
+    image, size, keywords, outputs = draw(windows())
+    batch = draw(st.lists(st.integers(1, 3), max_size=2))
+    rows, columns = draw(st.permutations(range(len(batch) + 2)))[:2]
+    shape, result_shape = [*batch], [*batch]
+    for axis, length, output in sorted([(rows, image[0], outputs[0]), (columns, image[1], outputs[1])]):
+        shape.insert(axis, length)
+        result_shape.insert(axis, output)
+    return tuple(shape), size, keywords | {"axes": (rows, columns)}, tuple(result_shape)
+
+
+@st.composite
+def calls(draw, function):
+    """Draw a call of a function: (shapes of its operands, keywords, shape of its result)."""
+    if function == "correlate":
+        shape, size, keywords, result_shape = draw(placed_windows())
+        return (shape, (*size, *draw(broadcastable(result_shape)))), keywords, result_shape
+    image, size, keywords, outputs = draw(windows())
+    batch = draw(st.lists(st.integers(1, 2), max_size=2))
+    groups, part, filters = (draw(st.integers(1, 3)) for _ in range(3))
+    channels = groups * part
+    images = (*batch, channels, *image)
+    if function == "local_correlate":
+        kernels = (*size, *draw(broadcastable(tuple(batch))), *outputs, channels, filters)
+        return (images, kernels), keywords, (*batch, filters, *outputs)
+    varying = draw(broadcastable((*batch, channels, *outputs)))
+    if len(varying) >= 3:
+        divisors = [entries for entries in range(1, channels + 1) if channels % entries == 0]
+        varying = (*varying[:-3], draw(st.sampled_from(divisors)), *varying[-2:])
+    shapes = images, (groups * filters, part, *size), (*size, *varying)
+    return shapes, keywords | {"groups": groups}, (*batch, groups * filters, *outputs)
+
+
+def whole_numbers(draw, shapes):
+    """Return arrays of dtypes of their own; their products and sums are exact in float32."""
+    seed = draw(seeds)
+    return [
+        integers(shape, draw(st.sampled_from(DTYPES)), seed + number, low=-2, high=3)
+        for number, shape in enumerate(shapes)
+    ]
+
+
 def strided(draw, array):
     """Return the same values with strides of another order, sign or step."""
     order = draw(st.permutations(range(array.ndim)))
@@ -66,53 +111,120 @@ def to_backend(xp, view):
 @given(data=st.data())
 @pytest.mark.parametrize("function", ["correlate", "convolve"])
 def test_correlate(xp, function, data):
-    image, size, keywords, outputs = data.draw(windows())
-    batch = data.draw(st.lists(st.integers(1, 3), max_size=2))
-    rows, columns = data.draw(st.permutations(range(len(batch) + 2)))[:2]
-    shape, result_shape = [*batch], [*batch]
-    for axis, length, output in sorted([(rows, image[0], outputs[0]), (columns, image[1], outputs[1])]):
-        shape.insert(axis, length)
-        result_shape.insert(axis, output)
-    varying = data.draw(broadcastable(tuple(result_shape)))
+    (x_shape, k_shape), keywords, result_shape = data.draw(calls("correlate"))
     dtypes = [data.draw(st.sampled_from(DTYPES)) for _ in range(2)]
     seed = data.draw(seeds)
-    x, k = integers(shape, dtypes[0], seed), integers((*size, *varying), dtypes[1], seed + 1)
+    x, k = integers(x_shape, dtypes[0], seed), integers(k_shape, dtypes[1], seed + 1)
     if function == "convolve":  # the mirrored range is legal; the loops mirror it back
         keywords["origin"] = tuple(
             0 if mode == "valid" else -origin - (taps % 2 == 0)
-            for origin, taps, mode in zip(keywords["origin"], size, keywords["mode"], strict=True)
+            for origin, taps, mode in zip(keywords["origin"], k_shape[:2], keywords["mode"], strict=True)
         )
-    keywords["axes"] = (rows, columns)
     operands = (to_backend(xp, strided(data.draw, array)) for array in (x, k))
     result = xp.to_numpy(getattr(cuvarconv, function)(*operands, **keywords))
     expected = getattr(reference, function)(x, k, **keywords)
-    assert result.shape == tuple(result_shape)
+    assert result.shape == result_shape
     assert_equal(result, stored(expected, result.dtype))
 
 
 @given(data=st.data())
-def test_modulated_correlate(xp, data):
+@pytest.mark.parametrize("function", ["modulated_correlate", "local_correlate"])
+def test_functions_that_mix_channels(xp, function, data):
+    shapes, keywords, result_shape = data.draw(calls(function))
+    arrays = whole_numbers(data.draw, shapes)
+    operands = (to_backend(xp, strided(data.draw, array)) for array in arrays)
+    result = xp.to_numpy(getattr(cuvarconv, function)(*operands, **keywords))
+    assert result.shape == result_shape
+    assert_equal(result, stored(getattr(reference, function)(*arrays, **keywords), result.dtype))
+
+
+@given(data=st.data())
+def test_spread(xp, data):
+    shape, size, keywords, spots_shape = data.draw(placed_windows())
+    del keywords["cval"]
+    keywords["shape"] = tuple(shape[axis] for axis in keywords["axes"])
+    varying = data.draw(broadcastable(spots_shape))
+    arrays = whole_numbers(data.draw, [spots_shape, (*size, *varying)])
+    operands = (to_backend(xp, strided(data.draw, array)) for array in arrays)
+    result = xp.to_numpy(cuvarconv.spread(*operands, **keywords))
+    assert result.shape == shape
+    assert_equal(result, stored(reference.spread(*arrays, **keywords), result.dtype))
+
+
+@given(data=st.data())
+def test_unfold_and_fold(xp, data):
     image, size, keywords, outputs = data.draw(windows())
-    batch = data.draw(st.lists(st.integers(1, 2), max_size=2))
-    groups, part, filters = (data.draw(st.integers(1, 3)) for _ in range(3))
-    channels = groups * part
-    varying = data.draw(broadcastable((*batch, channels, *outputs)))
-    if len(varying) >= 3:
-        divisors = [entries for entries in range(1, channels + 1) if channels % entries == 0]
-        entries = data.draw(st.sampled_from(divisors))
-        varying = (*varying[:-3], entries, *varying[-2:])
-    dtypes = [data.draw(st.sampled_from(DTYPES)) for _ in range(3)]
-    shapes = (*batch, channels, *image), (groups * filters, part, *size), (*size, *varying)
-    seed = data.draw(seeds)
-    x, w, d = (
-        integers(shape, dtype, seed + number, low=-2, high=3)
-        for number, (shape, dtype) in enumerate(zip(shapes, dtypes, strict=True))
+    batch = data.draw(st.lists(st.integers(1, 3), max_size=2))
+    x, columns = whole_numbers(data.draw, [(*batch, *image), (*batch, *size, *outputs)])
+    views = (to_backend(xp, strided(data.draw, array)) for array in (x, columns))
+    cval = abs(keywords.pop("cval"))  # unsigned integers are drawn, too
+    unfolded = cuvarconv.unfold(next(views), size, cval=cval, **keywords)
+    assert_equal(xp.to_numpy(unfolded), reference.unfold(x, size, cval=cval, **keywords))
+    folded = cuvarconv.fold(next(views), image, **keywords)
+    assert_equal(xp.to_numpy(folded), reference.fold(columns, image, **keywords))
+
+
+@given(data=st.data())
+@pytest.mark.parametrize("function", FORMS)
+def test_gradients(xp, function, data):
+    shapes, keywords, result_shape = data.draw(calls(function))
+    g, *arrays = whole_numbers(data.draw, [result_shape, *shapes])
+    check(xp, function, arrays, g, **keywords)
+
+
+# ---- adjoints ------------------------------------------------------------------------------------
+
+
+def assert_adjoint(y, g, x, back):
+    """Re⟨y, g⟩ = Re⟨x, back⟩ to 1e-12, where y is linear in x."""
+    scale = np.linalg.norm(y) * np.linalg.norm(g)
+    assert abs(np.vdot(y, g).real - np.vdot(x, back).real) <= 1e-12 * scale
+
+
+precisions = st.sampled_from(["float64", "complex128"])
+
+
+@settings(max_examples=50)
+@given(data=st.data(), dtype=precisions, seed=seeds)
+@pytest.mark.parametrize(("function", "name"), EACH_OPERAND)
+def test_each_gradient_is_the_adjoint(xp, function, name, data, dtype, seed):
+    shapes, keywords, result_shape = data.draw(calls(function))
+    if name == "input":
+        keywords["cval"] = 0  # else the result is not linear in the input, only affine
+    arrays = [noise(shape, dtype, seed + number) for number, shape in enumerate(shapes)]
+    y, g = forward(xp, function, arrays, **keywords), noise(result_shape, dtype, seed + 9)
+    back = gradient(xp, function, g, arrays, name, **keywords)
+    assert_adjoint(y, g, arrays[FORMS[function].index(name)], back)
+
+
+@settings(max_examples=50)
+@given(call=calls("correlate"), dtype=precisions, seed=seeds)
+def test_spread_is_the_adjoint_of_correlate(xp, call, dtype, seed):
+    (x_shape, k_shape), keywords, result_shape = call
+    x, k, z = (
+        noise(shape, dtype, seed + number) for number, shape in enumerate([x_shape, k_shape, result_shape])
     )
-    operands = (to_backend(xp, strided(data.draw, array)) for array in (x, w, d))
-    result = xp.to_numpy(cuvarconv.modulated_correlate(*operands, groups=groups, **keywords))
-    expected = reference.modulated_correlate(x, w, d, groups=groups, **keywords)
-    assert result.shape == (*batch, groups * filters, *outputs)
-    assert_equal(result, stored(expected, result.dtype))
+    y = forward(xp, "correlate", [x, k], **keywords | {"cval": 0})
+    shape = tuple(x_shape[axis] for axis in keywords["axes"])
+    del keywords["cval"]
+    back = xp.to_numpy(cuvarconv.spread(xp.asarray(z), xp.asarray(k), shape=shape, **keywords))
+    assert_adjoint(y, z, x, back)
+    assert_adjoint(y * 1j, z, x * 1j, back)  # the imaginary part of the same: Hermitian
+
+
+@settings(max_examples=50)
+@given(window=windows(), batch=st.lists(st.integers(1, 3), max_size=2), dtype=precisions, seed=seeds)
+def test_fold_is_the_adjoint_of_unfold(xp, window, batch, dtype, seed):
+    image, size, keywords, outputs = window
+    keywords = {name: value for name, value in keywords.items() if name != "cval"}
+    x, columns = noise((*batch, *image), dtype, seed), noise((*batch, *size, *outputs), dtype, seed + 1)
+    y = xp.to_numpy(cuvarconv.unfold(xp.asarray(x), size, **keywords))
+    back = xp.to_numpy(cuvarconv.fold(xp.asarray(columns), image, **keywords))
+    assert_adjoint(y, columns, x, back)
+    assert_adjoint(y * 1j, columns, x * 1j, back)
+
+
+# ---- other properties ----------------------------------------------------------------------------
 
 
 @given(window=windows(), seed=seeds)

@@ -30,10 +30,10 @@ def profiled(cuda_backend, instantiations):
     return run
 
 
-def read_by(rows, fragment):
-    """Return the global reads of the source lines that contain `fragment`."""
-    found = [row for line, row in rows if fragment in line and (row.space, row.access) == ("global", "read")]
-    assert found, f"no line with {fragment!r} reads global memory"
+def read_by(rows, fragment, access="read"):
+    """Return the global reads, or writes, of the source lines that contain `fragment`."""
+    found = [row for line, row in rows if fragment in line and (row.space, row.access) == ("global", access)]
+    assert found, f"no line with {fragment!r} has a global {access}"
     return found
 
 
@@ -164,3 +164,110 @@ def test_one_launch_for_a_whole_batch(cuda_backend, instantiations, shapes):
         result = cuvarconv.correlate(x, k)
     assert len(launched) == 1
     assert float(result.min().get()) == float(result.max().get()) == 1
+
+
+# ---- full kernels --------------------------------------------------------------------------------
+
+# what each function does to k: its source and the line that reads or writes k
+FULL_KERNELS = {
+    None: ("local", "k[u] = load_once", "read"),
+    "input": ("local_gradient", "values[u][r] = load_once", "read"),
+    "kernels": ("local_gradient", "*to = values", "write"),
+}
+
+
+def full_kernels(cuda_backend, samples, channels, outputs, image=(3, 32), size=(3, 3), dtype=np.float32):
+    """Return operands of `local_correlate` and a gradient that comes in."""
+    shapes = (samples, outputs, *image), (samples, channels, *image), (*size, *image, channels, outputs)
+    rng = np.random.default_rng(5)
+    return [cuda_backend.asarray(rng.standard_normal(shape).astype(dtype)) for shape in shapes]
+
+
+def full(arrays, wrt):
+    """Call `local_correlate`, or one of its gradients."""
+    grad, x, k = arrays
+    if wrt is None:
+        return cuvarconv.local_correlate(x, k)
+    return cuvarconv.local_correlate_vjp(grad, x, k, wrt=wrt)
+
+
+@pytest.mark.parametrize("wrt", FULL_KERNELS)
+@pytest.mark.parametrize(
+    ("samples", "channels", "outputs", "dtype"),
+    [(1, 16, 16, "float32"), (8, 16, 16, "float32"), (1, 64, 64, "float32"), (4, 16, 16, "float16")],
+)
+def test_each_value_of_full_kernels_is_moved_once(
+    cuda_backend, profiled, wrt, samples, channels, outputs, dtype
+):
+    arrays = full_kernels(cuda_backend, samples, channels, outputs, dtype=dtype)
+    nbytes = arrays[2].nbytes
+    source, fragment, access = FULL_KERNELS[wrt]
+    moved = read_by(profiled(source, lambda: full(arrays, wrt)), fragment, access)
+    assert sum(row.bytes for row in moved) == nbytes
+    assert sum(row.transactions for row in moved) == nbytes // 32  # whole sectors, each once
+    assert all(row.bytes == 16 * 32 * row.requests for row in moved)  # 128 bits each, by whole warps
+
+
+@pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (3, 3), (5, 2), (33, 17), (3, 16)])
+def test_other_channels_move_no_value_twice_either(cuda_backend, profiled, channels, outputs):
+    arrays = full_kernels(cuda_backend, 1, channels, outputs, image=(2, 9))
+    for wrt, (source, fragment, access) in FULL_KERNELS.items():
+        rows = profiled(source, lambda wrt=wrt: full(arrays, wrt))
+        assert sum(row.bytes for row in read_by(rows, fragment, access)) == arrays[2].nbytes
+
+
+@pytest.mark.parametrize(("samples", "passes"), [(8, 1), (9, 2), (17, 3)])
+@pytest.mark.parametrize("wrt", [None, "input"])
+def test_samples_share_passes_over_full_kernels(cuda_backend, profiled, wrt, samples, passes):
+    arrays = full_kernels(cuda_backend, samples, 4, 4)
+    source, fragment, access = FULL_KERNELS[wrt]
+    rows = profiled(source, lambda: full(arrays, wrt))
+    assert sum(row.bytes for row in read_by(rows, fragment, access)) == passes * arrays[2].nbytes
+
+
+@pytest.mark.parametrize("wrt", FULL_KERNELS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex64"])
+def test_strides_of_full_kernels_do_not_change_a_bit(cuda_backend, instantiations, wrt, dtype):
+    """Sums are cut by shapes alone, whether k is read in vectors or one by one, shared or not."""
+    arrays = full_kernels(cuda_backend, 3, 16, 24, image=(4, 5), dtype=dtype)
+    expected = full(arrays, wrt).get()
+    k = arrays[2].get()
+    shifted = cuda_backend.module.empty(k.size + 1, k.dtype)[1:].reshape(k.shape)
+    shifted[...] = arrays[2]
+    transposed = cuda_backend.asarray(k.transpose(5, 1, 0, 3, 2, 4).copy()).transpose(2, 1, 4, 3, 5, 0)
+    unshared = cuda_backend.asarray(np.repeat(k[:, :, None], 3, 2))
+    for other in (shifted, transposed, unshared):
+        if wrt != "kernels":
+            assert full([*arrays[:2], other], wrt).get().tobytes() == expected.tobytes()
+    x = cuda_backend.asarray(arrays[1].get().transpose(3, 0, 2, 1).copy()).transpose(1, 3, 2, 0)
+    assert full([arrays[0], x, arrays[2]], wrt).get().tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("batch", [(150,), (70, 3), (2, 3, 5), (2, 1, 3, 2, 2)])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_full_kernels_gradient_adds_up_any_batch(cuda_backend, instantiations, batch, dtype):
+    """More samples, and more axes of them, than a launch takes; whole numbers, so that order is no matter."""
+    rng = np.random.default_rng(6)
+    grad, x = (rng.integers(-2, 3, (*batch, 2, 2, 3)).astype(dtype) for _ in range(2))
+    k = np.zeros((1, 2, 2, 3, 2, 2), dtype)
+    arrays = [cuda_backend.asarray(array.T.copy()).T for array in (grad, x)]
+    result = cuvarconv.local_correlate_vjp(*arrays, cuda_backend.asarray(k), wrt="kernels")
+    expected = cuvarconv.local_correlate_vjp(*(a.astype(np.float64) for a in (grad, x, k)), wrt="kernels")
+    np.testing.assert_array_equal(result.get(), expected.astype(dtype))
+
+
+@pytest.mark.parametrize("wrt", FULL_KERNELS)
+def test_full_kernels_of_any_size_leave_device_memory_alone(cuda_backend, instantiations, wrt):
+    if not cuda_backend.is_emulated:
+        pytest.skip("the emulator's memory pool counts its peak")
+    from emulator import launch
+
+    cupy = cuda_backend.module
+    grad, x = (cupy.broadcast_to(cupy.ones((1,) * 4, np.float64), (2, 16, 64, 64)) for _ in range(2))
+    k = cupy.broadcast_to(cupy.ones((1,) * 6, np.float32), (3, 3, 64, 64, 16, 16))
+    pool = cupy.get_default_memory_pool()
+    before = pool.peak = pool.used_bytes()
+    with launch.configured(fast=True):
+        result = full((grad, x, k), wrt)
+    assert result.min() == result.max() == (2 if wrt == "kernels" else 144)
+    assert pool.peak <= before + result.nbytes + (64 << 20)

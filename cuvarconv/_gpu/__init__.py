@@ -30,6 +30,7 @@ from cuvarconv._gpu.modulated_gradient import (
     modulated_weights_gradient,
 )
 from cuvarconv._gpu.spread import spread
+from cuvarconv._gpu.unfold import unfold
 
 __all__ = [
     "affinity",
@@ -37,6 +38,7 @@ __all__ = [
     "correlate",
     "current",
     "empty",
+    "linear_operator",
     "local_correlate",
     "local_input_gradient",
     "local_kernels_gradient",
@@ -47,6 +49,7 @@ __all__ = [
     "modulated_weights_gradient",
     "ones",
     "spread",
+    "unfold",
     "view",
 ]
 
@@ -57,6 +60,13 @@ may_share_memory = cupy.may_share_memory
 def ones(shape: tuple[int, ...], dtype: Any) -> Any:
     """View a single 1 as an array."""
     return cupy.broadcast_to(cupy.ones((), dtype), shape)
+
+
+def linear_operator(shape: tuple[int, int], **functions: Any) -> Any:
+    """Make CuPy's linear operator."""
+    from cupyx.scipy.sparse.linalg import LinearOperator
+
+    return LinearOperator(shape, **functions)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from cuvarconv._gpu.local import OUTPUTS, SAMPLES
 from cuvarconv._gpu.modulated import TILES
 from cuvarconv._gpu.modulated_gradient import OUTPUTS as GRADIENT_OUTPUTS
 from cuvarconv._gpu.modulated_gradient import SLOT_TILES
+from cuvarconv._gpu.unfold import BITS
 
 REAL = ("float16", "bfloat16", "float32", "float64")
 
@@ -37,6 +38,7 @@ def instantiations() -> dict[str, list[str]]:
             for number, outputs in itertools.product(numbers, GRADIENT_OUTPUTS)
         ],
         "spread": [f"spread<{number}, {planes}>" for number, planes in itertools.product(numbers, PLANES)],
+        "unfold": [f"unfold<{bits}>" for bits, _ in BITS.values()],
     }
 
 

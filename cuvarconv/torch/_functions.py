@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from cuvarconv._multilinear import LOCAL, MODULATED, PIXELWISE, Multilinear, Shapes
 from cuvarconv._shapes import check_full, check_varying
@@ -18,14 +19,8 @@ Padding = IntPair | str
 Geometry = tuple[list[int], list[int], list[int], str]  # padding (4), stride, dilation, our name of the mode
 
 MODES = {"zeros": "constant", "reflect": "mirror", "replicate": "nearest", "circular": "wrap"}
-_DTYPES = (
-    torch.float16,
-    torch.bfloat16,
-    torch.float32,
-    torch.float64,
-    torch.complex64,
-    torch.complex128,
-)
+_CAST = (torch.float16, torch.bfloat16, torch.float32)
+_DTYPES = (*_CAST, torch.float64, torch.complex64, torch.complex128)
 
 
 def modulated_conv2d(
@@ -103,8 +98,8 @@ def modulated_conv2d(
     >>> modulated_conv2d(x, w, d, padding=1).shape
     torch.Size([1, 3, 4, 4])
     """
-    names = {"input": input, "weight": weight, "modulation": modulation}
-    input, weight, modulation = _prepare(names)
+    names = {"input": input, "weight": weight, "modulation": modulation} | _given(bias)
+    input, weight, modulation, *bias_if_any = _prepare(names)
     if weight.ndim != 4:
         raise ValueError(f"weight: expected shape (C_out, C_in/groups, kh, kw), got {tuple(weight.shape)}")
     _check_groups(input.shape[-3], tuple(weight.shape), groups)
@@ -118,7 +113,7 @@ def modulated_conv2d(
     modulated = (*input.shape[:-2], *shape[-2:])
     check_varying("modulation", tuple(modulation.shape), modulated, divisor_axis=input.ndim - 3)
     result = _operators.modulated_conv2d(input, weight, modulation, *geometry, groups)
-    return _add_bias(result, bias)
+    return _add_bias(result, *bias_if_any)
 
 
 def pixelwise_conv2d(
@@ -232,13 +227,13 @@ def local_conv2d(
     >>> local_conv2d(torch.ones(2, 3, 5, 5), torch.rand(3, 3, 3, 3, 3, 4)).shape
     torch.Size([2, 4, 3, 3])
     """
-    input, kernels = _prepare({"input": input, "kernels": kernels})
+    input, kernels, *bias_if_any = _prepare({"input": input, "kernels": kernels} | _given(bias))
     geometry = _geometry(kernels, stride, padding, dilation, padding_mode, name="kernels")
     if kernels.ndim < 6:
         check_full(tuple(kernels.shape), (), (0, 0), 0)
     shape = _result_shape(LOCAL, (input, kernels), geometry)
     check_full(tuple(kernels.shape), tuple(input.shape[:-3]), (shape[-2], shape[-1]), input.shape[-3])
-    return _add_bias(_operators.local_conv2d(input, kernels, *geometry, 1), bias)
+    return _add_bias(_operators.local_conv2d(input, kernels, *geometry, 1), *bias_if_any)
 
 
 def affinity2d(
@@ -295,14 +290,15 @@ def affinity2d(
     torch.Size([3, 3, 2, 1, 4, 4])
     """
     (guide,) = _prepare({"guide": guide})
-    if guide.is_complex() or guide.shape[-3] == 0:
-        raise ValueError(f"guide: expected real features, got {guide.dtype} of shape {tuple(guide.shape)}")
-    if not 0 < sigma < float("inf"):
-        raise ValueError(f"sigma: expected a positive number, got {sigma!r}")
+    if guide.is_complex():
+        raise TypeError(f"guide: expected real features, got {guide.dtype}")
+    if guide.shape[-3] == 0:
+        raise ValueError(f"guide: expected at least one feature, got shape {tuple(guide.shape)}")
+    width = _width(sigma)
     size = int_pair("kernel_size", kernel_size, 1)
     geometry = _parsed(tuple(size), stride, padding, dilation, padding_mode)
     _checked_shape(PIXELWISE, (tuple(guide.shape), tuple(size)), geometry)
-    return _affinity.affinity(guide, size, float(sigma), *geometry)
+    return _affinity.affinity(guide, size, width, *geometry)
 
 
 # ---- checks
@@ -310,11 +306,8 @@ def affinity2d(
 
 def _prepare(operands: dict[str, Any]) -> list[Tensor]:
     """Check kinds, dtypes and devices, and cast as autocast asks for."""
-    tensors = []
-    for name, tensor in operands.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}")
-        tensors.append(_autocast(tensor))
+    _check_kinds(operands)
+    tensors = [_autocast(tensor) for tensor in operands.values()]
     first = tensors[0]
     if first.ndim not in (3, 4):
         name = next(iter(operands))
@@ -324,20 +317,36 @@ def _prepare(operands: dict[str, Any]) -> list[Tensor]:
             raise TypeError(f"{name}: dtype {tensor.dtype} is not supported; expected floating point")
         if tensor.dtype != first.dtype:
             raise TypeError(f"{name}: expected the dtype of input, {first.dtype}, got {tensor.dtype}")
-        if tensor.device != first.device:
-            raise TypeError(f"{name}: expected the device of input, {first.device}, got {tensor.device}")
+        if forward_ad.unpack_dual(tensor).tangent is not None:  # PyTorch would drop it without a word
+            raise NotImplementedError(f"{name}: forward-mode derivatives are not supported; use reverse mode")
     return tensors
 
 
+def _check_kinds(operands: dict[str, Any]) -> None:
+    for name, tensor in operands.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}")
+    device = next(iter(operands.values())).device
+    for name, tensor in operands.items():
+        if tensor.device != device:
+            raise TypeError(f"{name}: expected the device of input, {device}, got {tensor.device}")
+
+
 def _autocast(tensor: Tensor) -> Tensor:
-    kind = tensor.device.type
-    if not torch.is_autocast_enabled(kind) or tensor.dtype not in (
-        torch.float16,
-        torch.bfloat16,
-        torch.float32,
-    ):
+    kind = tensor.device.type  # torch knows no autocast for "meta"
+    if tensor.dtype not in _CAST or kind == "meta" or not torch.is_autocast_enabled(kind):
         return tensor
     return tensor.to(torch.get_autocast_dtype(kind))
+
+
+def _width(sigma: Any) -> float:
+    if isinstance(sigma, Tensor) and sigma.requires_grad:
+        raise TypeError("sigma: gets no gradient, but requires one; divide the guide by it instead")
+    if not isinstance(sigma, int | float | Tensor):
+        raise TypeError(f"sigma: expected a number, got {sigma!r}")
+    if not 0 < sigma < float("inf"):
+        raise ValueError(f"sigma: expected a positive number, got {sigma!r}")
+    return float(sigma)
 
 
 def _check_groups(channels: int, weight: tuple[int, ...], groups: int) -> None:
@@ -423,11 +432,14 @@ def _checked_shape(family: Multilinear, shapes: Shapes, geometry: Geometry) -> t
     return shape
 
 
-def _add_bias(result: Tensor, bias: Tensor | None) -> Tensor:
+def _given(bias: Any) -> dict[str, Any]:
+    return {} if bias is None else {"bias": bias}
+
+
+def _add_bias(result: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is None:
         return result
     shape = tuple(result.shape[-3:])
     if tuple(bias.shape) not in (shape[:1], shape):
         raise ValueError(f"bias: expected shape {shape[:1]}, got {tuple(bias.shape)}")
-    bias = bias.to(result.dtype) if torch.is_autocast_enabled(result.device.type) else bias
     return result + (bias if bias.ndim == 3 else bias[:, None, None])

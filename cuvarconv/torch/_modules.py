@@ -157,6 +157,10 @@ class LocalConv2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W)."""
+        if tuple(input.shape[-2:]) != self.input_size:
+            raise ValueError(
+                f"input: expected the height and width {self.input_size}, got shape {tuple(input.shape)}"
+            )
         return local_conv2d(
             input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.padding_mode
         )
