@@ -339,8 +339,10 @@ def _make_axis(
         length = -(-size // stride)
     axis = _normalised(Axis(taps, stride, dilation, start, size, length, mode))
     if abs(start) + max(axis.span, 0) + size >= 1 << 61:
+        argument = "dilation" if (taps - 1) * dilation >= 1 << 60 else "stride"
         raise ValueError(
-            f"dilation: {taps} taps with dilation {dilation} reach past 64-bit indices ({name} axis)"
+            f"{argument}: {taps} taps with stride {stride} and dilation {dilation} reach past 64-bit "
+            f"indices ({name} axis)"
         )
     return axis
 

@@ -6,7 +6,7 @@
 // strides (counted in elements).  An index of -1 in `rows` or `columns` stands for the value `cval`.
 //
 // `correlate_gradient`, for one kernel per pixel: x (groups, planes, H, W), g (groups, planes, H_out,
-// W_out), d (kh, kw, groups, H_out, W_out), summed over the planes.  d is the traffic, written once:
+// W_out), d (kh, kw, groups, H_out, W_out), summed over the planes, which lie along two axes.  d is the traffic, written once:
 // `correlate` turned round.  Each thread owns V neighbouring outputs of one row in P planes, keeps their g,
 // takes the pixels from a tile in shared memory and writes V sums at a time, TAPS taps together.  Further
 // planes are added to what the thread has written, which is still in the second-level cache.  Where there
@@ -23,6 +23,10 @@ template <class A> constexpr int TAPS = sizeof(A) == 16 ? 2 : 4;  // neighbourin
 template <int P> constexpr int BLOCKS = P == 16 ? 2 : 3;          // per multiprocessor, at least: bounds the registers
 constexpr int ROW_TAPS = 2, COLUMN_TAPS = 8;                      // of a block that sums over pixels
 constexpr int STRETCH = 64;                                       // tiles that a thread sums before the next ones
+
+// A plane among those that are summed, which lie along two axes.
+struct Plane { int outer, inner; };
+__device__ __forceinline__ Plane plane_at(int plane, int inside) { return {plane / inside, plane % inside}; }
 
 // Read up to V neighbouring values; what lies outside is 0.
 template <class T, class A, int V>
@@ -54,14 +58,14 @@ template <class T, int P>
 __global__ void __launch_bounds__(THREADS, BLOCKS<P>)
 correlate_gradient(
     const T* __restrict__ x, int x_runs,
-    long long x_base, long long x_group, long long x_plane, long long x_row, long long x_column,
+    long long x_base, long long x_group, long long x_volume, long long x_plane, long long x_row, long long x_column,
     const T* __restrict__ g, int g_runs,
-    long long g_base, long long g_group, long long g_plane, long long g_row, long long g_column,
+    long long g_base, long long g_group, long long g_volume, long long g_plane, long long g_row, long long g_column,
     T* __restrict__ d, int d_runs, int add_up,
     long long d_base, long long d_group, long long d_m, long long d_n, long long d_row, long long d_column,
     const long long* __restrict__ rows, int row_entries, int rs, int rd,
     const long long* __restrict__ columns, int column_entries, int cs, int cd, int dense,
-    int kh, int kw, int height, int width, int planes, int lanes, int rows_each, int row_taps, int column_taps, int pitch,
+    int kh, int kw, int height, int width, int planes, int planes_inside, int lanes, int rows_each, int row_taps, int column_taps, int pitch,
     double cval_re, double cval_im)
 {
   typedef accumulator<T> A;
@@ -81,16 +85,17 @@ correlate_gradient(
   const int lane = threadIdx.x % lanes, line = threadIdx.x / lanes;
   const int i = i0 + line, j = j0 + lane * V;
   const int outputs = i < height ? max(0, min(V, width - j)) : 0;
+  const T* pixels = x + x_base + group * x_group;
   const T* from = g + g_base + group * g_group + i * g_row + j * g_column;
   T* to = d + d_base + group * d_group + i * d_row + j * d_column;
 
   for (int plane0 = 0; plane0 < planes; plane0 += P) {
     const int active = min(P, planes - plane0);
-    const Image<T> image = {x + x_base + group * x_group + plane0 * x_plane, x_plane, x_row, x_column, x_runs != 0};
     A factors[P][V];
 #pragma unroll
     for (int p = 0; p < P; ++p) {
-      load_run(factors[p], from + (plane0 + p) * g_plane, g_column, g_runs != 0, p < active ? outputs : 0);
+      const Plane plane = plane_at(plane0 + p, planes_inside);
+      load_run(factors[p], from + (plane.outer * g_volume + plane.inner * g_plane), g_column, g_runs != 0, p < active ? outputs : 0);
 #pragma unroll
       for (int v = 0; v < V; ++v) factors[p][v] = conjugate(factors[p][v]);
     }
@@ -99,8 +104,12 @@ correlate_gradient(
         const int mc = min(row_taps, last_tap - m0), nc = min(column_taps, kw - n0);
         const Tile t = tile_under(i0, lines, j0, lanes * V, m0, mc, n0, nc, rs, rd, cs, cd, pitch);
         __syncthreads();  // the previous tile is read
-        load_tile<V>(tile, t, active, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
-                     number<A>(cval_re, cval_im));
+        for (int p = 0; p < active; ++p) {
+          const Plane plane = plane_at(plane0 + p, planes_inside);
+          const Image<T> image = {pixels + plane.outer * x_volume + plane.inner * x_plane, 0, x_row, x_column, x_runs != 0};
+          load_tile<V>(tile + p * t.rows * V * pitch, t, 1, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
+                       number<A>(cval_re, cval_im));
+        }
         __syncthreads();
         for (int m = 0; m < mc; ++m)
 #pragma unroll 1
@@ -158,14 +167,14 @@ template <class T>
 __global__ void __launch_bounds__(THREADS, 2)
 correlate_gradient_sum(
     const T* __restrict__ x, int x_runs,
-    long long x_base, long long x_group, long long x_plane, long long x_row, long long x_column,
+    long long x_base, long long x_group, long long x_volume, long long x_plane, long long x_row, long long x_column,
     const T* __restrict__ g, int g_runs,
-    long long g_base, long long g_group, long long g_plane, long long g_row, long long g_column,
+    long long g_base, long long g_group, long long g_volume, long long g_plane, long long g_row, long long g_column,
     accumulator<T>* __restrict__ parts, long long part_base, long long part_step, long long part_m, long long part_n,
     long long part_group, long long part_row,
     const long long* __restrict__ rows, int row_entries, int rs, int rd,
     const long long* __restrict__ columns, int column_entries, int cs, int cd, int dense,
-    int kh, int kw, int height, int width, int planes, int own_rows, int splits, int lanes, int row_taps, int column_taps, int pitch,
+    int kh, int kw, int height, int width, int planes, int planes_inside, int own_rows, int splits, int lanes, int row_taps, int column_taps, int pitch,
     double cval_re, double cval_im)
 {
   typedef accumulator<T> A;
@@ -186,21 +195,24 @@ correlate_gradient_sum(
   const int across = (width - 1) / (lanes * V) + 1, down = own_rows > 1 ? 1 : (height - 1) / lines + 1;
   const int tiles = planes * down * across, each = (tiles - 1) / splits + 1;
   const int lane = threadIdx.x % lanes, line = threadIdx.x / lanes;
+  const T* pixels = x + x_base + group * x_group;
 
   A totals[ROW_TAPS * COLUMN_TAPS], sums[ROW_TAPS * COLUMN_TAPS];
 #pragma unroll
   for (int e = 0; e < ROW_TAPS * COLUMN_TAPS; ++e) totals[e] = sums[e] = number<A>(0, 0);
 
   for (int at = part * each; at < min(tiles, (part + 1) * each); ++at) {
-    const int j0 = at % across * (lanes * V), i0 = own_row + at / across % down * lines, plane = at / across / down;
+    const int j0 = at % across * (lanes * V), i0 = own_row + at / across % down * lines;
+    const Plane plane = plane_at(at / across / down, planes_inside);
     const int i = i0 + line, j = j0 + lane * V;
     const int outputs = i < height ? max(0, min(V, width - j)) : 0;
-    const Image<T> image = {x + x_base + group * x_group + plane * x_plane, 0, x_row, x_column, x_runs != 0};
+    const Image<T> image = {pixels + plane.outer * x_volume + plane.inner * x_plane, 0, x_row, x_column, x_runs != 0};
+    const T* from = g + g_base + group * g_group + plane.outer * g_volume + plane.inner * g_plane + i * g_row + j * g_column;
     const Tile t = tile_under(i0, lines, j0, lanes * V, m0, mc, n0, nc, rs, rd, cs, cd, pitch);
     __syncthreads();  // the previous tile is read
     load_tile<V>(tile, t, 1, image, {rows, row_entries}, {columns, column_entries}, dense != 0, number<A>(cval_re, cval_im));
     A factors[V];
-    load_run(factors, g + g_base + group * g_group + plane * g_plane + i * g_row + j * g_column, g_column, g_runs != 0, outputs);
+    load_run(factors, from, g_column, g_runs != 0, outputs);
     __syncthreads();
 #pragma unroll
     for (int v = 0; v < V; ++v) factors[v] = conjugate(factors[v]);

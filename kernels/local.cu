@@ -15,8 +15,8 @@
 
 template <int V, int S> constexpr int IN_FLIGHT = V < 8 && S == 1 ? 8 : 4;  // what registers allow
 
-// N steps of a path: vectors of k, and where their pixels are; bit u of the masks belongs to step u.
-template <class T, int V, int N> struct Steps {
+// A round of N steps: vectors of k, and where their pixels are; bit u of the masks belongs to step u.
+template <class T, int V, int N> struct Round {
   Pack<T, V> k[N];
   const T* pixel[N];
   unsigned here, inside;
@@ -40,7 +40,7 @@ template <class T, int V, int N> struct Steps {
 
 // sums[s*V + v] += Σ_u k[u][v] * x[s, u]
 template <class T, class A, int V, int S, int N>
-__device__ __forceinline__ void add_products(A (&sums)[S * V], const Steps<T, V, N>& steps, long long x_sample, int active, A cval)
+__device__ __forceinline__ void add_products(A (&sums)[S * V], const Round<T, V, N>& round, long long x_sample, int active, A cval)
 {
   constexpr int AT_ONCE = S == 1 ? N : 1;
 #pragma unroll
@@ -48,11 +48,11 @@ __device__ __forceinline__ void add_products(A (&sums)[S * V], const Steps<T, V,
     A pixels[AT_ONCE][S];
 #pragma unroll
     for (int u = u0; u < u0 + AT_ONCE; ++u) {
-      const T* from = steps.pixel[u];
+      const T* from = round.pixel[u];
 #pragma unroll
       for (int s = 0; s < S; ++s) {
-        A& pixel = pixels[u - u0][s] = steps.here >> u & 1 ? cval : number<A>(0, 0);
-        if (steps.inside >> u & 1 && (S == 1 || s < active)) pixel = widen(*from);
+        A& pixel = pixels[u - u0][s] = round.here >> u & 1 ? cval : number<A>(0, 0);
+        if (round.inside >> u & 1 && (S == 1 || s < active)) pixel = widen(*from);
         from += x_sample;
       }
     }
@@ -60,7 +60,7 @@ __device__ __forceinline__ void add_products(A (&sums)[S * V], const Steps<T, V,
     for (int u = u0; u < u0 + AT_ONCE; ++u)
 #pragma unroll
       for (int v = 0; v < V; ++v) {
-        const A value = widen(steps.k[u].v[v]);
+        const A value = widen(round.k[u].v[v]);
 #pragma unroll
         for (int s = 0; s < S; ++s) sums[s * V + v] = multiply_add(value, pixels[u - u0][s], sums[s * V + v]);
       }
@@ -107,32 +107,23 @@ local_correlate(
     A sums[S * V];
 #pragma unroll
     for (int n = 0; n < S * V; ++n) own[n * places] = sums[n] = number<A>(0, 0);
-    for (int round = 1; path.more(); ++round) {
-      Steps<T, V, N> steps;
+    for (int rounds = 1; path.more(); ++rounds) {
+      Round<T, V, N> round;
       if (S == 1 && path.stays(N)) {
-        steps.template take<true>(path);
-        add_products<T, A, V, S>(sums, steps, x_sample, active, cval);
+        round.template take<true>(path);
+        add_products<T, A, V, S>(sums, round, x_sample, active, cval);
       } else {
-        steps.template take<false>(path);
-        add_products<T, A, V, S>(sums, steps, x_sample, active, cval);
+        round.template take<false>(path);
+        add_products<T, A, V, S>(sums, round, x_sample, active, cval);
       }
-      if (round % (STRETCH / N) == 0 || !path.more()) move_sums(own, places, sums);
+      if (rounds % (STRETCH / N) == 0 || !path.more()) move_sums(own, places, sums);
     }
   }
   __syncthreads();
-
-  // neighbouring threads store neighbouring pixels
-  const int at = threadIdx.x % team.pixels, q0 = threadIdx.x / team.pixels, side_by_side = THREADS / team.pixels;
-  const int to = first.pixel + at;
-  if (to >= pixels || q0 >= side_by_side) return;
-  T* output = y + y_base + first.group * y_group + first.sample * y_sample + first.channel * y_channel
-      + to / width * y_row + to % width * y_column;
-#pragma unroll 1
-  for (int q = q0; q < kept; q += side_by_side)
-#pragma unroll
-    for (int s = 0; s < S; ++s)
-      if (s < active) {
-        const A* from = totals + (s * V + q % V) * places + at * team.pitch + q / V;
-        output[s * y_sample + q * y_channel] = Narrow<T>::from(sum_lanes(from, o_lanes, c_lanes));
-      }
+  store_sums<S>(
+      y + y_base + first.group * y_group + first.sample * y_sample + first.channel * y_channel,
+      {y_sample, y_channel, y_row, y_column}, team, first.pixel, pixels, width, kept, active,
+      [&](int pixel, int o, int s) {
+        return sum_lanes(totals + (s * V + o % V) * places + pixel * team.pitch + o / V, o_lanes, c_lanes);
+      });
 }

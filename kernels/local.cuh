@@ -125,3 +125,22 @@ template <class A> __device__ __forceinline__ A sum_lanes(const A* totals, int s
   for (int lane = 1; lane < lanes; ++lane) sum = add(sum, totals[lane * step]);
   return sum;
 }
+
+struct Steps { long long sample, channel, row, column; };  // strides of images
+
+// y[s, q, pixel] = sum(pixel of the block, q, s) for a block's samples and channels; neighbouring threads store
+// neighbouring pixels.
+template <int S, class T, class F>
+__device__ __forceinline__ void store_sums(
+    T* y, const Steps& steps, const Team& team, int first_pixel, int pixels, int width, int kept, int active, F sum)
+{
+  const int at = threadIdx.x % team.pixels, first = threadIdx.x / team.pixels, side_by_side = THREADS / team.pixels;
+  const int p = first_pixel + at;
+  if (p >= pixels || first >= side_by_side) return;
+  y += p / width * steps.row + p % width * steps.column;
+#pragma unroll 1
+  for (int q = first; q < kept; q += side_by_side)
+#pragma unroll
+    for (int s = 0; s < S; ++s)
+      if (s < active) y[s * steps.sample + q * steps.channel] = Narrow<T>::from(sum(at, q, s));
+}

@@ -106,11 +106,35 @@ template <class T, int V> struct Sources {
   }
 };
 
-// sums[s*R + r] += Σ_{u,v} conj(k[u][r][v]) * y[s, u, v]; bit u of `here` says whether there is an output u.
+// A round: vectors of k for U outputs and R channels, and where y is; bit u of `here` is for output u.
+template <class T, int V, int U, int R> struct Round {
+  Pack<T, V> k[U][R];
+  const T* given[U];
+  unsigned here;
+
+  __device__ __forceinline__ void take(Sources<T, V>& sources, int channels, long long k_lanes) {
+    here = 0;
+#pragma unroll
+    for (int u = 0; u < U; ++u) {
+      const bool step = sources.here();
+      const T* kernel = sources.kernel;
+#pragma unroll
+      for (int r = 0; r < R; ++r) {
+        k[u][r] = Pack<T, V>();
+        if (step && r < channels) k[u][r] = load_once<T, V>(kernel);
+        kernel += k_lanes;
+      }
+      given[u] = sources.given;
+      here |= (unsigned)step << u;
+      sources.next();
+    }
+  }
+};
+
+// sums[s*R + r] += Σ_{u,v} conj(k[u][r][v]) * y[s, u, v]
 template <class T, class A, int V, int S, int U, int R>
 __device__ __forceinline__ void add_outputs(
-    A (&sums)[S * R], const Pack<T, V> (&k)[U][R], const T* const (&given)[U], unsigned here,
-    long long y_sample, long long y_channel, int active)
+    A (&sums)[S * R], const Round<T, V, U, R>& round, long long y_sample, long long y_channel, int active)
 {
 #pragma unroll
   for (int s = 0; s < S; ++s) {
@@ -121,7 +145,7 @@ __device__ __forceinline__ void add_outputs(
 #pragma unroll
       for (int v = 0; v < V; ++v) {
         outputs[u][v] = number<A>(0, 0);
-        if (here >> u & 1) outputs[u][v] = widen(given[u][s * y_sample + v * y_channel]);
+        if (round.here >> u & 1) outputs[u][v] = widen(round.given[u][s * y_sample + v * y_channel]);
       }
 #pragma unroll
     for (int u = 0; u < U; ++u)
@@ -129,14 +153,14 @@ __device__ __forceinline__ void add_outputs(
       for (int v = 0; v < V; ++v)
 #pragma unroll
         for (int r = 0; r < R; ++r)
-          sums[s * R + r] = multiply_add(conjugate(widen(k[u][r].v[v])), outputs[u][v], sums[s * R + r]);
+          sums[s * R + r] = multiply_add(conjugate(widen(round.k[u][r].v[v])), outputs[u][v], sums[s * R + r]);
   }
 }
 
 // grid: one block per group, team.pixels pixels, RUN*c_lanes channels and S samples (the samples fastest)
 // dynamic shared memory: S * RUN * team.places() accumulators
 template <class T, int V, int S>
-__global__ void __launch_bounds__(THREADS, S == 1 ? 4 : 2)
+__global__ void __launch_bounds__(THREADS, S > 1 ? 2 : V < 8 ? 4 : 3)
 local_input_gradient(
     const T* __restrict__ y, long long y_base, long long y_group, long long y_sample,
     long long y_channel, long long y_row, long long y_column,
@@ -171,51 +195,29 @@ local_input_gradient(
     A sums[S * R];
 #pragma unroll
     for (int n = 0; n < S * R; ++n) place[n * places] = sums[n] = number<A>(0, 0);
-    for (int round = 1; sources.more(); ++round) {
-      Pack<T, V> values[U][R];
-      const T* given[U];
-      unsigned here = 0;
-#pragma unroll
-      for (int u = 0; u < U; ++u) {
-        const bool step = sources.here();
-        here |= (unsigned)step << u;
-        given[u] = sources.given;
-        const T* kernel = sources.kernel;
-#pragma unroll
-        for (int r = 0; r < R; ++r) {
-          values[u][r] = Pack<T, V>();
-          if (step && r < own) values[u][r] = load_once<T, V>(kernel);
-          kernel += k_lanes;
-        }
-        sources.next();
-      }
-      add_outputs<T, A, V, S, U, R>(sums, values, given, here, y_sample, y_channel, active);
-      if (round % (STRETCH / (U * V)) == 0 || !sources.more()) move_sums(place, places, sums);
+    for (int rounds = 1; sources.more(); ++rounds) {
+      Round<T, V, U, R> round;
+      round.take(sources, own, k_lanes);
+      add_outputs<T, A, V, S>(sums, round, y_sample, y_channel, active);
+      if (rounds % (STRETCH / (U * V)) == 0 || !sources.more()) move_sums(place, places, sums);
     }
   }
   __syncthreads();
-
-  // neighbouring threads store neighbouring pixels
-  const int at = threadIdx.x % team.pixels, q0 = threadIdx.x / team.pixels, side_by_side = THREADS / team.pixels;
-  const int to = first.pixel + at;
-  if (to >= pixels || q0 >= side_by_side) return;
-  T* output = x + x_base + first.group * x_group + first.sample * x_sample + first.channel * x_channel
-      + to / width * x_row + to % width * x_column;
-#pragma unroll 1
-  for (int q = q0; q < kept; q += side_by_side) {
-    const A* from = totals + q / c_lanes * places + at * team.pitch + q % c_lanes * o_lanes;
-#pragma unroll
-    for (int s = 0; s < S; ++s)
-      if (s < active) output[s * x_sample + q * x_channel] = Narrow<T>::from(sum_lanes(from + s * R * places, 1, o_lanes));
-  }
+  store_sums<S>(
+      x + x_base + first.group * x_group + first.sample * x_sample + first.channel * x_channel,
+      {x_sample, x_channel, x_row, x_column}, team, first.pixel, pixels, width, kept, active,
+      [&](int pixel, int c, int s) {
+        const A* lane = totals + (s * R + c / c_lanes) * places + pixel * team.pitch + c % c_lanes * o_lanes;
+        return sum_lanes(lane, 1, o_lanes);
+      });
 }
 
 // ---- kernels
 
 template <int V> constexpr int IN_FLIGHT = V < 8 ? 8 : 4;  // vectors of k that a thread sums at once
 
-// N steps of a path: where in k the sums belong, and where the pixels are; bit u of the masks is for step u.
-template <class T, int N> struct Steps {
+// A round of N steps: where in k the sums belong, and where the pixels are; bit u of the masks is for step u.
+template <class T, int N> struct Targets {
   T* kernel[N];
   const T* pixel[N];
   unsigned here, inside;
@@ -239,7 +241,7 @@ template <class T, int N> struct Steps {
 // sums[u][v] += conj(x[u]) * y[v], in one sample: `x_sample` on from the steps' pixels
 template <class T, class A, int V, int N>
 __device__ __forceinline__ void add_sample(
-    A (&sums)[N][V], const Steps<T, N>& steps, long long x_sample, const T* y, long long y_channel, A cval)
+    A (&sums)[N][V], const Targets<T, N>& steps, long long x_sample, const T* y, long long y_channel, A cval)
 {
   A pixels[N], outputs[V];
 #pragma unroll
@@ -257,7 +259,7 @@ __device__ __forceinline__ void add_sample(
 
 // Store the sums of all steps, V at a time, or add them to what is there.
 template <class T, class A, int V, int N>
-__device__ __forceinline__ void store_steps(const A (&sums)[N][V], const Steps<T, N>& steps, bool add_up) {
+__device__ __forceinline__ void store_steps(const A (&sums)[N][V], const Targets<T, N>& steps, bool add_up) {
 #pragma unroll
   for (int u = 0; u < N; ++u)
     if (steps.here >> u & 1) {
@@ -278,7 +280,7 @@ template <bool STAYS, int N, int V, class T, class A>
 __device__ __forceinline__ void sum_steps(
     Path<T, T>& path, const Samples& samples, const T* y, long long y_channel, A cval, bool add_up)
 {
-  Steps<T, N> steps;
+  Targets<T, N> steps;
   steps.template take<STAYS>(path);
   A sums[N][V];
 #pragma unroll

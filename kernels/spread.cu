@@ -24,7 +24,7 @@
 
 template <class A> constexpr int ROWS = 16 / sizeof(A);  // R: pixels of a thread
 constexpr int THREADS = 128;
-template <class A, int P> constexpr int TAPS_IN_FLIGHT = P == 16 && sizeof(A) == 16 ? 2 : 4;  // rows of taps, R values for each
+constexpr int TAPS_IN_FLIGHT = 4;                        // rows of taps, R values for each
 
 // Blocks per multiprocessor, at least: bounds the registers.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
@@ -305,7 +305,7 @@ spread(
 #pragma unroll
     for (int r = 0; r < R; ++r) totals[p][r] = sums[p][r] = number<A>(0, 0);
 
-  add_direct<TAPS_IN_FLIGHT<A, P>>(totals, sums, active, image, kernels, at, pixels, down, across, tile, {row_taps, column_taps, pitch});
+  add_direct<TAPS_IN_FLIGHT>(totals, sums, active, image, kernels, at, pixels, down, across, tile, {row_taps, column_taps, pitch});
   if (!pixels.exist) return;
   if (!(down.alone && across.alone))
     add_others(totals, sums, active, image, kernels, pixels, down, {rows, height}, row_classes, h, kh, across, {columns, width}, w, kw);

@@ -8,6 +8,7 @@ import emulator
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+from traffic import traffic
 
 # Examples are the same in every run, so that a failure in CI is the failure at home.
 settings.register_profile(
@@ -127,6 +128,14 @@ def instantiations(cuda_backend):
             launch.batch(kernel_source(source), names)
         launch.prebuild()
     return {name for names in by_source.values() for name in names}
+
+
+@pytest.fixture
+def profiled(cuda_backend, instantiations):
+    """Count the memory traffic of a call by source line; see `traffic`."""
+    if not cuda_backend.is_emulated:
+        pytest.skip("counts come from the emulator; a GPU's come from its profiler")
+    return traffic
 
 
 def _shuffled(name, backend):

@@ -317,7 +317,7 @@ def described(call):
     return f"{call.function}({changes})"
 
 
-ARRAYS = ("grad", "input", "weights", "modulation", "kernels", "columns", "output")
+ARRAYS = ("grad", "input", "weights", "modulation", "kernels", "columns", "guide", "output")
 
 
 def assert_refused(xp, call, arguments):

@@ -1,40 +1,14 @@
 """What the CUDA kernels do to memory, counted by the emulator, and how the launcher reports errors."""
 
 import contextlib
-import re
 
 import emulator
 import numpy as np
 import pytest
+from traffic import read_by
 
 import cuvarconv
 from cuvarconv._window import make_window
-
-
-@pytest.fixture
-def profiled(cuda_backend, instantiations):
-    """Run a call and return its global-memory traffic by source line."""
-    if not cuda_backend.is_emulated:
-        pytest.skip("counts come from the emulator; a GPU's come from its profiler")
-    from emulator import launch
-
-    from cuvarconv._gpu._sources import KERNEL_DIRECTORY
-
-    def run(source, call):
-        with launch.profiling() as lines:
-            call()
-        text = (KERNEL_DIRECTORY / f"{source}.cu").read_text(encoding="utf-8").splitlines()
-        places = ((re.findall(rf"{source}\.cu:(\d+)", row.line), row) for row in lines)
-        return [("\n".join(text[int(n) - 1] for n in numbers), row) for numbers, row in places]
-
-    return run
-
-
-def read_by(rows, fragment, access="read"):
-    """Return the global reads, or writes, of the source lines that contain `fragment`."""
-    found = [row for line, row in rows if fragment in line and (row.space, row.access) == ("global", access)]
-    assert found, f"no line with {fragment!r} has a global {access}"
-    return found
 
 
 @pytest.mark.parametrize("planes", [1, 3, 16])
@@ -171,7 +145,7 @@ def test_one_launch_for_a_whole_batch(cuda_backend, instantiations, shapes):
 # what each function does to k: its source and the line that reads or writes k
 FULL_KERNELS = {
     None: ("local", "k[u] = load_once", "read"),
-    "input": ("local_gradient", "values[u][r] = load_once", "read"),
+    "input": ("local_gradient", "k[u][r] = load_once", "read"),
     "kernels": ("local_gradient", "*to = values", "write"),
 }
 

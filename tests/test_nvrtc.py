@@ -14,13 +14,14 @@ TARGETS = [
 REGISTERS_PER_BLOCK = 65536
 STATIC_SHARED_BYTES = 48 << 10
 COMPILES_AT_ONCE = 2
+THREADS = {"correlate": 128, "modulated_weights_gradient": 256}  # where it is the same for all shapes
 
 
 def threads_per_block(name):
     """Return the block size that the launch code uses for an instantiation."""
     kernel, numbers = name.split("<")[0], [int(n) for n in re.findall(r", (\d+)", name)]
-    if kernel == "correlate":
-        return 128
+    if kernel in THREADS:
+        return THREADS[kernel]
     return numbers[0] * numbers[1] // 16
 
 

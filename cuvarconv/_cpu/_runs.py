@@ -15,6 +15,7 @@ Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) ->
 RowTerms = Callable[[int, slice, slice], Term]  # (row tap, rows, hull of columns of outputs) -> its terms
 
 _FEW = 64  # taps that may be summed one after the other without loss
+_CACHED_TAPS = 64  # more make runs anew, so that the cache stays below 16 MiB
 _SHORTEST = 64  # entries; a run is cut only where it is longer than this and than twice its block
 
 
@@ -51,8 +52,11 @@ class Run:
         return slice(min(some.start for some in outputs), max(some.stop for some in outputs))
 
 
-@functools.lru_cache(maxsize=1024)
 def _runs(axis: Axis, first: int, last: int) -> tuple[Run, ...]:
+    return (_cached_runs if axis.taps <= _CACHED_TAPS else _find_runs)(axis, first, last)
+
+
+def _find_runs(axis: Axis, first: int, last: int) -> tuple[Run, ...]:
     """Return the runs of entries that stand for the pixels first … last−1."""
     entries, pixels = axis.entries_of(first, last)
     longest = max(_SHORTEST, 2 * (last - first))
@@ -66,6 +70,9 @@ def _runs(axis: Axis, first: int, last: int) -> tuple[Run, ...]:
             if reaches:
                 found.append(Run(run.stop - run.start, reaches, _segments(pixels[run] - first)))
     return tuple(found)
+
+
+_cached_runs = functools.lru_cache(maxsize=512)(_find_runs)
 
 
 def _reaches(axis: Axis, first: int, last: int) -> Iterator[Reach]:

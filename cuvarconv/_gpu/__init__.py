@@ -21,6 +21,7 @@ except ImportError as error:
 
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.correlate import correlate
+from cuvarconv._gpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._gpu.local import local_correlate
 from cuvarconv._gpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._gpu.modulated import modulated_correlate
@@ -36,6 +37,7 @@ __all__ = [
     "affinity",
     "affinity_gradient",
     "correlate",
+    "correlate_weights_gradient",
     "current",
     "empty",
     "linear_operator",

@@ -28,6 +28,13 @@ def instantiations() -> dict[str, list[str]]:
             f"correlate<{number}, {planes}, {lanes}>"
             for number, planes, lanes in itertools.product(numbers, PLANES, LANES)
         ],
+        "correlate_gradient": [
+            *(
+                f"correlate_gradient<{number}, {planes}>"
+                for number, planes in itertools.product(numbers, PLANES)
+            ),
+            *(f"correlate_gradient_sum<{number}>" for number in numbers),
+        ],
         "local": [f"local_correlate<{number}, {shape}>" for number, shape in _local_shapes()],
         "local_gradient": list(_local_gradients()),
         "modulated": _tiled("modulated_correlate", TILES),

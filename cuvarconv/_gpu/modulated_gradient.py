@@ -68,7 +68,8 @@ def modulated_weights_gradient(
     for some, *taps in _weights_cut(by_group.shape, _SUMS // number.itemsize):
         target = by_group[(slice(None), some, slice(None), *taps)].transpose(0, 1, 3, 4, 2)
         part = replace(call, kernels=call.kernels[tuple(taps)], window=window.taps(*taps))
-        sums = cupy.zeros((_splits(target.shape, grad, number), *target.shape), number)
+        splits = _pixel_splits(target.shape, grad.size // grad.shape[-3], number)
+        sums = cupy.zeros((splits, *target.shape), number)
         for _, piece in operand_pieces(part, dtype, batch=grad.ndim - 3):
             samples = merged(batch_axes(piece, grad.ndim - 3))
             most = max(1, _MOST_PIXELS // math.prod(piece.window.output_shape))
@@ -79,31 +80,29 @@ def modulated_weights_gradient(
 
 def _weights_cut(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...]]:
     """Cut (groups, outputs, C_in/groups, kh, kw) by outputs, rows and columns of taps to `most` elements."""
-    groups, outputs, channels, kh, kw = shape
-    lengths = [outputs, kh, kw]
+    groups, outputs, channels, *taps = shape
+    lengths = [outputs, *taps]
     while math.prod(lengths) * groups * channels > most and max(lengths) > 1:
-        longest = 0 if lengths[0] > OUTPUTS[-1] else lengths.index(max(lengths))
-        lengths[longest] = -(-lengths[longest] // 2)
-    runs = zip((outputs, kh, kw), lengths, strict=True)
-    yield from itertools.product(
-        *([slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs)
-    )
+        cut = 0 if lengths[0] > OUTPUTS[-1] else lengths.index(max(lengths))
+        lengths[cut] = -(-lengths[cut] // 2)
+    runs = zip((outputs, *taps), lengths, strict=True)
+    return itertools.product(*([slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs))
 
 
 def _outputs_per_block(outputs: int) -> int:
     return next((count for count in OUTPUTS if outputs <= count), OUTPUTS[-1])
 
 
-def _weights_blocks(groups: int, outputs: int, rows: int) -> int:
-    return groups * -(-outputs // _outputs_per_block(outputs)) * -(-rows // _ROWS)
+def _weights_blocks(sums: tuple[int, ...]) -> int:
+    """Return how many blocks share the sums, (groups, outputs, kh, kw, C_in/groups), of one split."""
+    groups, outputs, *rows = sums
+    return groups * -(-outputs // _outputs_per_block(outputs)) * -(-math.prod(rows) // _ROWS)
 
 
-def _splits(sums: tuple[int, ...], grad: Any, number: np.dtype) -> int:
-    """Return into how many parts a sum over all pixels is split; `sums` is (groups, outputs, kh, kw, C_in)."""
-    blocks = _weights_blocks(*sums[:2], math.prod(sums[2:]))
-    pixels = grad.size // grad.shape[-3]
+def _pixel_splits(sums: tuple[int, ...], pixels: int, number: np.dtype) -> int:
+    """Return into how many parts each sum over pixels is split, so that small weights fill the device."""
     held = _SUMS // (math.prod(sums) * number.itemsize)
-    return max(1, min(_ENOUGH_BLOCKS // blocks, -(-pixels // _FEWEST_PIXELS), held))
+    return max(1, min(_ENOUGH_BLOCKS // _weights_blocks(sums), -(-pixels // _FEWEST_PIXELS), held))
 
 
 def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, dtype: np.dtype) -> None:
@@ -124,7 +123,7 @@ def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, dt
     )
     per_block = _outputs_per_block(outputs)
     name = f"modulated_weights_gradient<{CPP_TYPES[dtype.name]}, {per_block}>"
-    blocks = splits * _weights_blocks(groups, outputs, kh * kw * channels)
+    blocks = splits * _weights_blocks(sums.shape[1:])
     launch("modulated_weights_gradient", name, blocks, _WEIGHT_THREADS, arguments, shared=0)
 
 

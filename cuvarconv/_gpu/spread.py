@@ -28,7 +28,9 @@ from cuvarconv._window import NO_OUTPUT, Window
 
 PLANES = (1, 4, 16)  # planes per block, the kernel's P
 THREADS = 128  # per block
-_SHARED = {1: 48 << 10, 4: 48 << 10, 16: 112 << 10}  # bytes of tile per block, at most
+_SHARED = 112 << 10  # bytes of tile for most planes, at most
+_EVERYWHERE = 48 << 10  # every device has them
+_TOGETHER = 4  # rows of taps, the kernel's TAPS_IN_FLIGHT
 _MOST_PLANES = 1 << 24
 _MOST_CLASSES = 8  # of pixels along an axis: larger strides go through the inverse tables
 _FARTHEST = 1 << 29  # positions that the kernel computes in 32 bits
@@ -146,7 +148,6 @@ def _plan(rows: Readers, columns: Readers, planes: int, dtype: np.dtype, shared_
     lanes = 8 if -(-width // len(across.classes)) <= 8 else 32
     run = 16 // number.itemsize  # pixels of a thread
     block = THREADS // lanes * run
-    limit = min(_SHARED[per_block], shared_limit)
     tiles = down.tiles(height, block) * len(down.classes) * across.tiles(width, lanes) * len(across.classes)
 
     def holding(row_taps: int, column_taps: int) -> _Plan:
@@ -158,13 +159,17 @@ def _plan(rows: Readers, columns: Readers, planes: int, dtype: np.dtype, shared_
         shared = min(planes, per_block) * tile_columns * pitch * number.itemsize
         return _Plan(per_block, lanes, block, tiles, row_taps, column_taps, pitch, shared)
 
+    # a tile for the most planes decides, so that sums have one order, however many planes there are
+    limit = min(_SHARED, max(_EVERYWHERE, shared_limit)) // PLANES[-1] * min(planes, per_block)
     row_taps, column_taps = max(1, down.taps), max(1, across.taps)
     while holding(row_taps, column_taps).shared > limit and max(row_taps, column_taps) > 1:
-        if row_taps > 1:
+        if row_taps > _TOGETHER:
+            row_taps = -(-row_taps // (2 * _TOGETHER)) * _TOGETHER
+        elif row_taps > 1:
             row_taps = -(-row_taps // 2)
         else:
             column_taps = -(-column_taps // 2)
-    return holding(row_taps, column_taps)  # with one tap, 40 KiB at most: every device has them
+    return holding(row_taps, column_taps)  # with one tap it fits everywhere
 
 
 def _launch(piece: AdjointPiece, plan: _Plan, batch: Batch, dtype: np.dtype) -> None:

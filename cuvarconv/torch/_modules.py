@@ -136,7 +136,9 @@ class LocalConv2d(nn.Module):
         self.in_channels, self.out_channels = in_channels, out_channels
         self.kernel_size = tuple(int_pair("kernel_size", kernel_size, 1))
         self.input_size = tuple(int_pair("input_size", input_size, 1))
-        self.stride, self.padding, self.dilation = stride, padding, dilation
+        self.stride = tuple(int_pair("stride", stride, 1))
+        self.padding = padding if isinstance(padding, str) else tuple(int_pair("padding", padding, 0))
+        self.dilation = tuple(int_pair("dilation", dilation, 1))
         self.padding_mode = padding_mode
         image = local_shape(self.input_size, self.kernel_size, stride, padding, dilation, padding_mode)
         like = {"device": device, "dtype": dtype}
@@ -169,8 +171,7 @@ class LocalConv2d(nn.Module):
         """Return the arguments that are not defaults."""
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
         text += f", input_size={self.input_size}, stride={self.stride}"
-        defaults = {"padding": 0, "dilation": 1, "padding_mode": "zeros"}
-        for name, default in defaults.items():
-            if getattr(self, name) != default:
-                text += f", {name}={getattr(self, name)}"
-        return text if self.bias is not None else f"{text}, bias=False"
+        shown = {"padding": self.padding, "dilation": self.dilation, "bias": self.bias is not None}
+        shown["padding_mode"] = self.padding_mode
+        defaults = {"padding": (0, 0), "dilation": (1, 1), "bias": True, "padding_mode": "zeros"}
+        return text + "".join(f", {name}={shown[name]}" for name in shown if shown[name] != defaults[name])
