@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,7 @@ def affinity(
             target,
             window,
             centre=centre,
-            scale=_scale(sigma),
+            sharpness=_sharpness(sigma),
             dtype=computing_dtype((given.dtype,), dtype),
         )
         return call.hand_over(result)
@@ -172,7 +173,7 @@ def affinity_vjp(
                 _features(result, channel_axis),
                 window,
                 centre=centre,
-                scale=_scale(sigma),
+                sharpness=_sharpness(sigma),
                 dtype=dtype,
             )
 
@@ -188,8 +189,10 @@ def _features(guide: Any, channel_axis: Any) -> Any:
         raise ValueError(f"guide: expected at least {needed} axes, got shape {guide.shape}")
     if channel_axis is None:
         return guide[..., None, :, :]
-    if not isinstance(channel_axis, int):
-        raise TypeError(f"channel_axis: expected an int or None, got {channel_axis!r}")
+    try:
+        channel_axis = operator.index(channel_axis)
+    except TypeError:
+        raise TypeError(f"channel_axis: expected an int or None, got {channel_axis!r}") from None
     if not -guide.ndim <= channel_axis < guide.ndim:
         raise ValueError(f"channel_axis: {channel_axis} is out of range for {guide.ndim} axes")
     if guide.shape[channel_axis] == 0:
@@ -218,12 +221,14 @@ def _result_shape(features: Any, window: Window, channel_axis: Any) -> tuple[int
     return (*features.shape[:-3], *channels, *window.output_shape)
 
 
-def _scale(sigma: Any) -> float:
-    """Return 1/σ²."""
+def _sharpness(sigma: Any) -> float:
+    """Return 1/σ."""
     try:
+        if isinstance(sigma, str | bytes):
+            raise TypeError
         width = float(sigma)
     except (TypeError, ValueError):
         raise TypeError(f"sigma: expected a number, got {sigma!r}") from None
     if not 0 < width < math.inf:
         raise ValueError(f"sigma: expected a positive number, got {sigma!r}")
-    return 1 / width**2
+    return 1 / width

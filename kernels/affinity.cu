@@ -1,12 +1,12 @@
 // The likeness of features, and its gradient:
 //
-//     d[m,n,b,i,j] = exp(-½ s Σ_c (g[b,c, tap (m,n) of (i,j)] - g[b,c, centre of (i,j)])²)
+//     d[m,n,b,i,j] = exp(-½ Σ_c (s (g[b,c, tap (m,n) of (i,j)] - g[b,c, centre of (i,j)]))²)
 //
 //     g_g[b,c,h,w] = Σ e (g[b,c, centre of (i,j)] - g[b,c,h,w])    over all taps (m,n) of (i,j) that read (h,w)
 //                  + Σ e (g[b,c, tap (m,n) of (i,j)] - g[b,c,h,w]) over all taps of the (i,j) centred at (h,w)
 //
-// with e = s g_d[m,n,b,i,j] d[m,n,b,i,j].  g (batch, C, H, W), d and g_d (kh, kw, batch, H_out, W_out), of
-// any strides (counted in elements).  The tap `centre` is the window's centre; s is 1/σ².  A tap outside the
+// with e = s² g_d[m,n,b,i,j] d[m,n,b,i,j].  g (batch, C, H, W), d and g_d (kh, kw, batch, H_out, W_out), of
+// any strides (counted in elements).  The tap `centre` is the window's centre; s is 1/σ.  A tap outside the
 // image (-1 in `rows` or `columns`) is infinitely far away, a centre outside counts as 0.
 //
 // Forward, the output is the traffic, kh*kw values per pixel, written once, neighbouring threads side by
@@ -44,7 +44,7 @@ affinity(
     const T* __restrict__ g, long long g_base, long long g_sample, long long g_channel, long long g_row, long long g_column,
     T* __restrict__ d, long long d_base, long long d_sample, long long d_m, long long d_n, long long d_row, long long d_column,
     const long long* __restrict__ rows, int rs, int rd, const long long* __restrict__ columns, int cs, int cd,
-    int centre_row, int centre_column, int kh, int kw, int height, int width, int channels, double scale)
+    int centre_row, int centre_column, int kh, int kw, int height, int width, int channels, double sharpness)
 {
   typedef accumulator<T> A;
   unsigned block = blockIdx.x;
@@ -71,26 +71,26 @@ affinity(
       const A middle = feature<A>(centre, c * g_channel, 0);
 #pragma unroll
       for (int u = 0; u < TAPS; ++u) {
-        const A difference = feature<A>(taps[u], c * g_channel, INFINITY) - middle;
+        const A difference = (feature<A>(taps[u], c * g_channel, INFINITY) - middle) * (A)sharpness;
         distances[u] = multiply_add(difference, difference, distances[u]);
       }
     }
 #pragma unroll
     for (int u = 0; u < TAPS; ++u)
-      if (n + u < kw) to[(n + u) * d_n] = Narrow<T>::from(exponential((A)(-0.5 * scale) * distances[u]));
+      if (n + u < kw) to[(n + u) * d_n] = Narrow<T>::from(exponential((A)-0.5 * distances[u]));
   }
 }
 
-// s exp(-½ s |a - b|²); 0 where a is outside
+// s exp(-½ |s (a - b)|²); 0 where a is outside
 template <class A, class T>
-__device__ __forceinline__ A slope(const T* a, const T* b, const Features<T>& g, A scale)
+__device__ __forceinline__ A slope(const T* a, const T* b, const Features<T>& g, A sharpness)
 {
   A distance = 0;
   for (int c = 0; c < g.count; ++c) {
-    const A difference = feature<A>(a, c * g.channel, INFINITY) - feature<A>(b, c * g.channel, 0);
+    const A difference = (feature<A>(a, c * g.channel, INFINITY) - feature<A>(b, c * g.channel, 0)) * sharpness;
     distance = multiply_add(difference, difference, distance);
   }
-  return scale * exponential((A)-0.5 * scale * distance);
+  return sharpness * exponential((A)-0.5 * distance);
 }
 
 // grid: one block per sample, CHANNELS features and THREADS pixels (the pixels fastest)
@@ -102,7 +102,7 @@ affinity_gradient(
     T* __restrict__ y, long long y_base, long long y_sample, long long y_channel, long long y_row, long long y_column,
     const long long* __restrict__ rows, int rs, int rd, const long long* __restrict__ columns, int cs, int cd,
     const int* __restrict__ row_readers, int height, const int* __restrict__ column_readers, int width,
-    int first_row, int first_column, int centre_row, int centre_column, int kh, int kw, int channels, double scale)
+    int first_row, int first_column, int centre_row, int centre_column, int kh, int kw, int channels, double sharpness)
 {
   typedef accumulator<T> A;
   unsigned block = blockIdx.x;
@@ -127,7 +127,10 @@ affinity_gradient(
   const auto add = [&](const T* there, A weight) {
 #pragma unroll
     for (int c = 0; c < CHANNELS; ++c)
-      if (c < count) sums[c] = multiply_add(weight, feature<A>(there, (c0 + c) * g_channel, 0) - own[c], sums[c]);
+      if (c < count) {
+        const A difference = (feature<A>(there, (c0 + c) * g_channel, 0) - own[c]) * (A)sharpness;
+        sums[c] = multiply_add(weight, difference, sums[c]);
+      }
   };
 
   for (int m = 0; m < kh; ++m)
@@ -136,7 +139,7 @@ affinity_gradient(
         for_each_output(across, n, w, [&](int j) {
           const T* centre = tap_at(from, i, j, centre_row, centre_column);
           const A factor = widen(given[m * e_m + n * e_n + i * e_row + j * e_column]);
-          add(centre, factor * slope(here, centre, from, (A)scale));
+          add(centre, factor * slope(here, centre, from, (A)sharpness));
         });
     });
   for_each_output(down, centre_row, h, [&](int i) {
@@ -146,7 +149,7 @@ affinity_gradient(
           const T* tap = tap_at(from, i, j, m, n);
           if (tap == nullptr) continue;
           const A factor = widen(given[m * e_m + n * e_n + i * e_row + j * e_column]);
-          add(tap, factor * slope(tap, here, from, (A)scale));
+          add(tap, factor * slope(tap, here, from, (A)sharpness));
         }
     });
   });

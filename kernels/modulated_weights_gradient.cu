@@ -9,7 +9,8 @@
 //
 // The result is small and the sum long.  So the pixels are split over blocks; each adds its part to its own
 // slice of `partial` (splits, groups, outputs, rows), and the slices are added up afterwards, in order.
-// Within a block too, where the outputs are few, SHARES sets of threads take every SHARES-th run of a step's pixels.
+// Within a block too: where the outputs are few, SHARES sets of threads share the pixels of a step.
+//
 // Neighbouring threads load neighbouring pixels; tiles are transposed on the way, by runs of MICRO rows that
 // are stored at once, into lines whose padding keeps neighbouring pixels in other banks.
 #include "product.cuh"
@@ -77,15 +78,15 @@ __device__ __forceinline__ void join_shares(A (&totals)[MICRO][MICRO], A* memory
   }
 }
 
-// tiles[p][…] = the factors of pixel `at` + p, a thread for each pixel and run of MICRO rows; 0 from `last` on.
-template <int STEP, class A, int L, class Make>
-__device__ __forceinline__ void load_runs(A (&tile)[STEP][L], int runs, bool inside, Make make)
+// tile[p][…] = N values for pixel p of a step, by runs of MICRO: make(first, values) for `count` of them, 0 for others.
+template <int N, int STEP, class A, class Make>
+__device__ __forceinline__ void load_runs(A (&tile)[STEP][N + WIDE<A>], int count, Make make)
 {
-  for (int run = threadIdx.x / STEP; run < runs; run += THREADS / STEP) {
+  for (int run = threadIdx.x / STEP; run < N / MICRO; run += THREADS / STEP) {
     __align__(16) A values[MICRO];
 #pragma unroll
     for (int v = 0; v < MICRO; ++v) values[v] = number<A>(0, 0);
-    if (inside) make(run * MICRO, values);
+    if (run * MICRO < count) make(run * MICRO, values);
     copy_run<MICRO>(&tile[threadIdx.x % STEP][run * MICRO], values);
   }
 }
@@ -137,10 +138,10 @@ modulated_weights_gradient(
     const T* pixel_d = d + d_base + pixel.sample * d_sample + pixel.i * d_row + pixel.j * d_column;
     const T* pixel_g = group_g + pixel.sample * g_sample + pixel.i * g_row + pixel.j * g_column;
     __syncthreads();  // the table is complete, the previous step is read
-    load_runs(patches, ROWS / MICRO, pixel.inside, [&](int row, A (&values)[MICRO]) {
+    load_runs<ROWS>(patches, pixel.inside ? all_rows - row0 : 0, [&](int row, A (&values)[MICRO]) {
       make_patches(values, table + row, pixel_d, image, pixel, number<A>(cval_re, cval_im));
     });
-    load_runs(gradients, BO / MICRO, pixel.inside, [&](int o, A (&values)[MICRO]) {
+    load_runs<BO>(gradients, pixel.inside ? outputs - o0 : 0, [&](int o, A (&values)[MICRO]) {
       load_outputs(values, pixel_g + o * g_channel, g_channel, outputs - o0 - o);
     });
     __syncthreads();

@@ -32,6 +32,10 @@ LONGEST_REASON = 160
 CUDA = ("-k", "cuda or test_kernels or test_blocks and not numpy")
 HOST = ("-k", "not cuda")
 ANY_CALL = ("tests/test_blocks.py", "tests/test_hypothesis.py", "tests/test_scipy_parity.py")
+MODULATED_GRADIENTS_ON_GPU = (
+    *("tests/test_kernels_modulated.py", "tests/test_gradients.py", "tests/test_gradients_arrays.py"),
+    *("-k", "modulated and not numpy"),
+)
 CORRELATE_ON_GPU = ("tests/test_correlate.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
 MODULATED_ON_GPU = ("tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
 ON_GPU = ("tests/test_correlate.py", "tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
@@ -319,23 +323,308 @@ PLANTED = [
             ("sample of the input forgotten", "x + x_base + sample * x_sample,", "x + x_base,"),
             ("base of the modulation forgotten", "d + d_base + sample", "d + sample"),
             (
-                "pixels of a thread side by side when read",
-                "patches[k][across + q * ACROSS]",
-                "patches[k][across * MICRO + q]",
+                "pixels of a thread side by side when written",
+                "p0 + column_of<A, ACROSS>(across, q)",
+                "p0 + across * MICRO + q",
             ),
             ("steps as deep as the block beyond the last tap", "min(DEPTH, kw * channels - k0)", "DEPTH"),
             ("one pixel beyond the image is written", "if (p >= height * width)", "if (p > height * width)"),
             ("outputs of the next group are written", "if (o0 + o < outputs)", "if (o < outputs)"),
             (
                 "totals rounded to the array's dtype after each row",
-                "totals[r][q] = add(totals[r][q], sums[r][q]);",
-                "totals[r][q] = widen(Narrow<T>::from(add(totals[r][q], sums[r][q])));",
+                "close_sums(totals, sums);",
+                "close_sums(totals, sums); for (auto& row : totals) "
+                "for (A& t : row) t = widen(Narrow<T>::from(t));",
             ),
+        ],
+    ),
+    (
+        "kernels/product.cuh",
+        MODULATED_ON_GPU,
+        [
             (
                 "rows of taps counted again",
-                "totals[r][q] = add(totals[r][q], sums[r][q]);\n        sums[r][q] = number<A>(0, 0);",
-                "totals[r][q] = add(totals[r][q], sums[r][q]);",
+                "add(totals[r][q], sums[r][q]);\n  clear_sums(sums);",
+                "add(totals[r][q], sums[r][q]);",
             ),
+            (
+                "pixels of a thread side by side when read",
+                "&right[k][column_of<A, ACROSS>(across, q)]",
+                "&right[k][across * MICRO + q]",
+            ),
+            (
+                "only one row of a tile is read",
+                "copy_run<MICRO>(rows, &left[k]",
+                "copy_run<MICRO>(rows, &left[0]",
+            ),
+        ],
+    ),
+    (
+        "kernels/back_projection.cuh",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            (
+                "no barrier before the tiles are overwritten",
+                "if (o > 0) __syncthreads();  // the previous step is read",
+                "",
+            ),
+            ("no barrier after the tiles are loaded", "g_output);\n    __syncthreads();", "g_output);"),
+            (
+                "outputs of the first step for all steps",
+                "widen(first[c][(o + k) * step])",
+                "widen(first[c][k * step])",
+            ),
+            ("steps as deep as the tile beyond the last output", "min(DEPTH<A>, outputs - o)", "DEPTH<A>"),
+            ("weights are not conjugated", "w.template load<true>", "w.template load<false>"),
+            ("gradient is conjugated", "g.template load<false>", "g.template load<true>"),
+        ],
+    ),
+    (
+        "kernels/window.cuh",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            ("-1 among the rows is not checked", "h < 0 || w < 0 ?", "w < 0 ?"),
+            ("-1 among the columns is not checked", "h < 0 || w < 0 ?", "h < 0 ?"),
+        ],
+    ),
+    (
+        "kernels/modulated_weights_gradient.cu",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            (
+                "no barrier before the patches are overwritten",
+                "__syncthreads();  // the table is complete, the previous step is read",
+                "",
+            ),
+            ("no barrier after the patches are made", "    });\n    __syncthreads();", "    });"),
+            (
+                "no barrier between the sums of two sets",
+                "__syncthreads();  // the previous values are read",
+                "",
+            ),
+            ("patches are not conjugated", "conjugate(multiply(factor,", "(multiply(factor,"),
+            (
+                "cval is not modulated",
+                "conjugate(multiply(factor, x == nullptr ? cval : widen(x[row.x])))",
+                "x == nullptr ? conjugate(cval) : conjugate(multiply(factor, widen(x[row.x])))",
+            ),
+            (
+                "pixel of the first row for all rows of a run",
+                "row.down != last.down || row.across != last.across)",
+                "false)",
+            ),
+            ("factor of the first row for all rows of a run", "v == 0 || row.d != last.d", "v == 0"),
+            ("sample counted from the rows", "at / (height * width)", "at / width"),
+            ("one pixel too many in a split", "at < last}", "at <= last}"),
+            (
+                "channels of the first group for all groups",
+                "channel = group * channels + row - tap * channels",
+                "channel = row - tap * channels",
+            ),
+            ("outputs of the next group are read", "v < outputs ? widen(g", "v <= outputs ? widen(g"),
+            (
+                "outputs of the next group are written",
+                "if (o < outputs && row < all_rows)",
+                "if (row < all_rows)",
+            ),
+            ("rows beyond the last are written", "if (o < outputs && row < all_rows)", "if (o < outputs)"),
+            ("sums of the last set are lost", "other < SHARES; ++other", "other < SHARES - 1; ++other"),
+            (
+                "sums of one launch replace those of another",
+                "to[row] = add(to[row], totals[r][q])",
+                "to[row] = totals[r][q]",
+            ),
+            ("long sums are formed at once", "if (steps % STEPS_PER_SUM == 0) close_sums(totals, sums);", ""),
+            (
+                "splits rounded down",
+                "((pixels - 1) / (splits * STEP) + 1) * STEP",
+                "max(1, (pixels - 1) / (splits * STEP)) * STEP",
+            ),
+        ],
+    ),
+    (
+        "kernels/modulated_modulation_gradient.cu",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            ("no barrier after the tables are made", "__syncthreads();  // the tables are complete", ""),
+            ("no barrier before the next channels", "__syncthreads();  // the last step is read", ""),
+            (
+                "no barrier before lanes are added up",
+                "if (lanes <= MICRO) return;\n  __syncthreads();",
+                "if (lanes <= MICRO) return;",
+            ),
+            ("pixels are not conjugated", "multiply_add(conjugate(pixel),", "multiply_add(pixel,"),
+            (
+                "pixel of the first row for all rows of a thread",
+                "if (r == 0 || row.down != last.down || row.across != last.across)",
+                "if (r == 0)",
+            ),
+            ("channels of the next entry are added", "if (row.lane < limit) {", "{"),
+            ("lanes of one thread only", "if (lanes <= MICRO) return;", "return;"),
+            ("pairs of lanes are not added", "if (lanes > 1) totals[2][q]", "if (lanes > 2) totals[2][q]"),
+            (
+                "slots of the next block are written",
+                "          at == slot && row / slots.lanes < slots.at_once};",
+                "          at == slot};",
+            ),
+            (
+                "last slot is written again",
+                "          at == slot && row / slots.lanes < slots.at_once};",
+                "          row / slots.lanes < slots.at_once};",
+            ),
+            (
+                "groups after the first of an entry are lost",
+                "group * channels < first_channel + channels_per_entry; ++group",
+                "group == first_channel / channels; ++group",
+            ),
+            (
+                "channels of a group counted from the image's first",
+                "(c - group * channels) * w_channel",
+                "c * w_channel",
+            ),
+            ("last sample of a split is lost", "(split + 1) * each); ++b", "(split + 1) * each - 1); ++b"),
+            ("splits rounded down", "(shared - 1) / splits + 1", "max(1, (shared - 1) / splits)"),
+            (
+                "sums of one launch replace those of another",
+                "add_to ? add(*to, totals[r][q]) : totals[r][q]",
+                "totals[r][q]",
+            ),
+            ("pixels beyond the last are written", "if (place.i >= 0) *to", "*to"),
+        ],
+    ),
+    (
+        "kernels/modulated_input_gradient.cu",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            (
+                "no barrier before the places are overwritten",
+                "__syncthreads();  // the pixels are complete, the last step and its places are read",
+                "",
+            ),
+            (
+                "a block goes on by its own pixels alone",
+                "if (!__syncthreads_or(any)) break;",
+                "__syncthreads();",
+            ),
+            ("only the first output that reads a pixel", "rank < most; ++rank", "rank < 1; ++rank"),
+            (
+                "ranks of rows and columns swapped",
+                "down.first[rank / across.count], across.first[rank % across.count]",
+                "down.first[rank % down.count], across.first[rank % across.count]",
+            ),
+            ("outputs beyond the last rank", "if (rank >= down.count * across.count) return {-1, 0};", ""),
+            ("factors are not conjugated", "conjugate(widen(first[q]", "(widen(first[q]"),
+            (
+                "factor of the first channel for all channels of a thread",
+                "if (r == 0 || entries[r] != entries[r - 1])",
+                "if (r == 0)",
+            ),
+            (
+                "entries counted from the group's first",
+                "(group * group_channels + first_channel +",
+                "(first_channel +",
+            ),
+            (
+                "entries counted from the first channel of a part",
+                "(group * group_channels + first_channel +",
+                "(group * group_channels +",
+            ),
+            ("rows of pixels beyond the image", "h < grid.height && w < grid.width", "w < grid.width"),
+            ("columns of pixels beyond the image", "h < grid.height && w < grid.width", "h < grid.height"),
+            (
+                "pixels of a class next to each other",
+                "(row0 + p / grid.across) * grid.row_step",
+                "(row0 + p / grid.across)",
+            ),
+            ("channels beyond the last are written", "if (c0 + row_of(down, r) < channels) to[", "to["),
+            (
+                "weights beyond the last channel are read",
+                "c0 + c < channels ? tap_w",
+                "c0 + c <= channels ? tap_w",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/modulated_gradient.py",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            (
+                "part of the outputs forgotten",
+                "batch.bases[2] + first_output * g[-3], samples",
+                "batch.bases[2], samples",
+            ),
+            (
+                "all outputs counted in each group",
+                "*sizes(outputs, piece.output.shape[-3] // groups,",
+                "*sizes(outputs, piece.output.shape[-3],",
+            ),
+            ("taps of the modulation not cut", "kernels=call.kernels[tuple(taps)]", "kernels=call.kernels"),
+            (
+                "as many splits as blocks fit",
+                "// _weights_blocks(sums), -(-pixels // _FEWEST_PIXELS), held",
+                ", -(-pixels // _FEWEST_PIXELS), held",
+            ),
+            (
+                "one split for small weights",
+                "return max(1, min(_ENOUGH_BLOCKS // _weights_blocks",
+                "return min(1, min(_ENOUGH_BLOCKS // _weights_blocks",
+            ),
+            (
+                "one split for small images",
+                "return max(1, min(_ENOUGH_BLOCKS // (own",
+                "return min(1, min(_ENOUGH_BLOCKS // (own",
+            ),
+            ("entries of a group not counted", "(groups, entries // groups) if", "(groups, 1) if"),
+            (
+                "entries that reach across groups taken for a family",
+                "if entries % groups == 0 else",
+                "if entries >= groups else",
+            ),
+            ("lanes beyond a group", "min(channels // groups, channels // entries)", "channels // entries"),
+            (
+                "later samples replace earlier ones",
+                "and len(parts) == 1 and len(shared) < 2",
+                "and len(parts) == 1",
+            ),
+            (
+                "later outputs replace earlier ones",
+                "and len(parts) == 1 and len(shared) < 2",
+                "and len(shared) < 2",
+            ),
+            ("sums start from what the result held", "            sums[...] = 0\n", "            pass\n"),
+            (
+                "sums over pixels of one block only",
+                "total = values if total is None else total + values",
+                "total = values",
+            ),
+            ("first of the splits alone", "if splits > 1 or over else sums[0]", "if over else sums[0]"),
+            (
+                "modulation of the first outputs for a part",
+                "first_output * g[-3]\n        arguments",
+                "0\n        arguments",
+            ),
+            (
+                "samples of other pixels' sums",
+                "matching(sums, (*where[:batch], slice(None), *where[batch:]))",
+                "matching(sums, (*where[:batch], slice(None), slice(None), slice(None)))",
+            ),
+            (
+                "most outputs along one axis only",
+                "_most_outputs(piece.rows) * _most_outputs(piece.columns)",
+                "_most_outputs(piece.rows)",
+            ),
+            ("strides ignored", "(s if n >= 4 * s else 1 for", "(1 for"),
+            (
+                "channels of the first part for all parts",
+                "*sizes(groups, first_channel, some, of_group)",
+                "*sizes(groups, 0, some, of_group)",
+            ),
+            (
+                "channels per entry from one group's channels",
+                "groups * of_group // piece.kernels.shape[-3]",
+                "of_group // piece.kernels.shape[-3]",
+            ),
+            ("weights converted whole", "_REPACKED * length // (weights.size * dtype.itemsize)", "length"),
         ],
     ),
     (

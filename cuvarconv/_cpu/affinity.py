@@ -24,21 +24,23 @@ def affinity(
     window: Window,
     *,
     centre: tuple[int, int],
-    scale: float,
+    sharpness: float,
     dtype: np.dtype,
 ) -> None:
     """Write tap after tap; what lies outside the image is not alike.
 
     `guide` is (batch…, C, H, W), `output` (kh, kw, batch…, H_out, W_out), `centre` the tap at the
-    window's centre, `scale` 1/σ² and `dtype` the computing dtype.
+    window's centre, `sharpness` 1/σ and `dtype` the computing dtype.
     """
     dtype = accumulator_dtype(dtype)
 
     def block(where: Where) -> None:
         *batch, down, across = where
         target = output[(slice(None), slice(None), *where)]
-        for m, n, difference in _differences(guide[tuple(batch)], window.part(down, across), centre, dtype):
-            store(target[m, n], _likeness(difference, scale))
+        for m, n, difference in _differences(
+            guide[tuple(batch)], window.part(down, across), centre, sharpness, dtype
+        ):
+            store(target[m, n], _likeness(difference))
 
     pieces = blocks(output.shape[2:], max(1, _BLOCK // guide.shape[-3]))
     for_each(block, pieces, most_workers=WORKSPACE // _BYTES)
@@ -51,13 +53,13 @@ def affinity_gradient(
     window: Window,
     *,
     centre: tuple[int, int],
-    scale: float,
+    sharpness: float,
     dtype: np.dtype,
 ) -> None:
     """g[h] = Σ e·(g_centre − g[h]) over outputs that read h, and Σ e·(g_tap − g[h]) over those centred there.
 
-    Here e = grad·d/σ².  `grad` is (kh, kw, batch…, H_out, W_out), `output` (batch…, C, H, W), the others
-    are as for `affinity`.
+    Here e = grad·d/σ², and differences are divided by σ before they are squared.  `grad` is (kh, kw,
+    batch…, H_out, W_out), `output` (batch…, C, H, W), the others are as for `affinity`.
     """
     dtype = accumulator_dtype(dtype)
     middle = _tap(window, *centre)
@@ -70,16 +72,16 @@ def affinity_gradient(
         def read_row(m: int, i: slice, _: slice) -> Term:
             def term(n: int, j: slice) -> np.ndarray:
                 part = window.part(i, j)
-                ((_, _, difference),) = _differences(planes, part, centre, dtype, (m, n))
-                return -_slope(difference, given[m, n][..., i, j], scale)
+                ((_, _, difference),) = _differences(planes, part, centre, sharpness, dtype, (m, n))
+                return -_slope(difference, given[m, n][..., i, j], sharpness)
 
             return term
 
         def centre_row(_m: int, i: slice, _: slice) -> Term:
             def term(_n: int, j: slice) -> np.ndarray:
                 total = np.zeros((*planes.shape[:-2], i.stop - i.start, j.stop - j.start), dtype)
-                for m, n, difference in _differences(planes, window.part(i, j), centre, dtype):
-                    total += _slope(difference, given[m, n][..., i, j], scale)
+                for m, n, difference in _differences(planes, window.part(i, j), centre, sharpness, dtype):
+                    total += _slope(difference, given[m, n][..., i, j], sharpness)
                 return total
 
             return term
@@ -93,10 +95,10 @@ def affinity_gradient(
     for_each(block, pieces, most_workers=WORKSPACE // _BYTES)
 
 
-def _slope(difference: np.ndarray, grad: np.ndarray, scale: float) -> np.ndarray:
-    """Return e·difference, 0 where one of the two pixels is outside; spoils `difference`."""
-    factor = _likeness(difference, scale) * grad.astype(difference.dtype, copy=False)
-    factor *= difference.dtype.type(scale)
+def _slope(difference: np.ndarray, grad: np.ndarray, sharpness: float) -> np.ndarray:
+    """Return e·difference·σ, 0 where the tap is outside; spoils `difference`, which is in units of σ."""
+    factor = _likeness(difference) * grad.astype(difference.dtype, copy=False)
+    factor *= difference.dtype.type(sharpness)
     difference[np.isinf(difference)] = 0
     return np.multiply(difference, factor[..., None, :, :], out=difference)
 
@@ -109,10 +111,11 @@ def _differences(
     planes: np.ndarray,
     window: Window,
     centre: tuple[int, int],
+    sharpness: float,
     dtype: np.dtype,
     only: tuple[int, int] | None = None,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
-    """Yield (m, n, features under the tap − features at the centre), infinite where the tap is outside."""
+    """Yield (m, n, (feature under the tap − feature at the centre)/σ), infinite where the tap is outside."""
     middle = _tap(window, *centre)
     central = gather(planes, middle.rows.table(), middle.columns.table(), 0.0, dtype)
     first_row, first_column = only or (0, 0)
@@ -123,10 +126,10 @@ def _differences(
         pixels = windows(gather(planes, *tables, np.inf, dtype), *tables, chunk)
         for m, row in enumerate(pixels, start=first_row + row_taps.start):
             for n, shifted in enumerate(row, start=first_column + column_taps.start):
-                yield m, n, np.subtract(shifted, central)
+                yield m, n, np.subtract(shifted, central) * dtype.type(sharpness)
 
 
-def _likeness(difference: np.ndarray, scale: float) -> np.ndarray:
+def _likeness(difference: np.ndarray) -> np.ndarray:
     distance = np.add.reduce(difference * difference, axis=-3)
-    distance *= difference.dtype.type(-0.5 * scale)
+    distance *= difference.dtype.type(-0.5)
     return np.exp(distance, out=distance)

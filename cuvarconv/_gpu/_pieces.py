@@ -174,15 +174,15 @@ class AdjointPiece:
 Call = TypeVar("Call", Piece, AdjointPiece)
 
 
-def pieces(call: Call, dtype: np.dtype, *, batch: int) -> Iterator[Call]:
+def pieces(call: Call, dtype: np.dtype, *, batch: int, reserved: int = 0) -> Iterator[Call]:
     """Yield one launch's arrays at a time; the caller fills `output` before it takes the next.
 
     Arrays of another dtype are converted block by block, with their first `batch` axes and the
-    image axes cut as far as the workspace asks for.
+    image axes cut as far as the workspace asks for, less the bytes `reserved` by the caller.
     """
     if call.output.size == 0:
         return
-    for where in _cut(call, dtype, batch):
+    for where in _cut(call, dtype, batch, _WORKSPACE - reserved // 2):
         part = call.block(where, batch)
         target = part.output
         piece = part.converted(dtype)

@@ -26,12 +26,12 @@ _CHANNELS = 4  # features of a thread, the kernel's CHANNELS
 
 
 def affinity(
-    guide: Any, output: Any, window: Window, *, centre: tuple[int, int], scale: float, dtype: np.dtype
+    guide: Any, output: Any, window: Window, *, centre: tuple[int, int], sharpness: float, dtype: np.dtype
 ) -> None:
     """Launch over pieces of the output and over the batch.
 
     `guide` is (batch…, C, H, W), `output` (kh, kw, batch…, H_out, W_out), `centre` the tap at the
-    window's centre, `scale` 1/σ² and `dtype` the computing dtype, which is the output's.
+    window's centre, `sharpness` 1/σ and `dtype` the computing dtype, which is the output's.
     """
     batch = guide.ndim - 3
     for piece in pieces(Piece(in_elements(guide), output, output[0, 0], window), dtype, batch=batch):
@@ -46,7 +46,7 @@ def affinity(
                 *(piece.kernels, *offsets(part.bases[1], axis.strides[1], *d[:2], *d[-2:])),
                 *_tables(piece.window),
                 *sizes(*centre, *output.shape[:2], height, width, piece.image.shape[-3]),
-                np.float64(scale),
+                np.float64(sharpness),
             )
             name = f"affinity<{CPP_TYPES[dtype.name]}>"
             launch("affinity", name, blocks * axis.length, THREADS, arguments, shared=0)
@@ -59,7 +59,7 @@ def affinity_gradient(
     window: Window,
     *,
     centre: tuple[int, int],
-    scale: float,
+    sharpness: float,
     dtype: np.dtype,
 ) -> None:
     """Launch over pieces of the result and over the batch.
@@ -84,7 +84,7 @@ def affinity_gradient(
                 *inverse_arguments(piece.rows),
                 *inverse_arguments(piece.columns),
                 *sizes(piece.rows.first, piece.columns.first, *centre, *grad.shape[:2], channels),
-                np.float64(scale),
+                np.float64(sharpness),
             )
             name = f"affinity_gradient<{CPP_TYPES[dtype.name]}>"
             launch("affinity", name, blocks * axis.length, THREADS, arguments, shared=0)

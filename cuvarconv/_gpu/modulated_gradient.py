@@ -41,7 +41,7 @@ _ENOUGH_BLOCKS = 528  # four for each of 132 multiprocessors
 _FEWEST_PIXELS = 128  # of one part of a sum
 _MOST_PIXELS = 1 << 30  # in a sum: kernels count them in 32 bits
 _ACROSS = 16  # columns of the pixels of a block of the gradient in the image, at most
-_REPACKED = 16 << 20  # bytes; larger weights are read where they lie
+_REPACKED = 16 << 20  # bytes of weights at a time, copied so that threads read them side by side
 _SUMS = 16 << 20  # bytes of sums that are not in the result yet
 
 
@@ -123,8 +123,8 @@ def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, dt
     )
     per_block = _outputs_per_block(outputs)
     name = f"modulated_weights_gradient<{CPP_TYPES[dtype.name]}, {per_block}>"
-    blocks = splits * _weights_blocks(sums.shape[1:])
-    launch("modulated_weights_gradient", name, blocks, _WEIGHT_THREADS, arguments, shared=0)
+    count = splits * _weights_blocks(sums.shape[1:])
+    launch("modulated_weights_gradient", name, count, _WEIGHT_THREADS, arguments, shared=0)
 
 
 def modulated_modulation_gradient(
@@ -232,21 +232,22 @@ class _Products:
     def add_to(self, sums: Any, *, fresh: bool) -> None:
         """Add to (splits, kh, kw, batch…, G, H, W), or assign it where `fresh`."""
         batch = self.grad.ndim - 3
-        nothing = cupy.empty((1,) * (self.grad.ndim + 2), self.dtype)
+        nothing = cupy.empty((1,) * (self.grad.ndim + 2), self.dtype)  # kernels are written, not read
         call = Piece(self.input, nothing, self.grad, self.window)
-        matrices = list(_matrices(self.weights, self.groups, self.dtype, axis=1))
+        parts = _weights_parts(self.weights, self.groups, self.dtype, axis=1)
         shared, _ = shared_and_own(batch_axes(replace(call, kernels=sums[0]), batch), operand=1)
-        at_once = self.grad.dtype == self.input.dtype == self.dtype and len(matrices) == 1 and len(shared) < 2
+        at_once = self.grad.dtype == self.input.dtype == self.dtype and len(parts) == 1 and len(shared) < 2
         if fresh and not at_once:
             sums[...] = 0
-        for some, matrix in matrices:
+        for first_output, part in parts:
+            matrix = _matrix(part, self.dtype)
             for where, piece in operand_pieces(call, self.dtype, batch=batch):
                 place = sums[(..., *matching(sums, (*where[:batch], slice(None), *where[batch:])))]
                 axes = batch_axes(replace(piece, kernels=place[0]), batch)
                 most = MOST_BLOCKS // (len(sums) * self.slots.blocks(math.prod(piece.window.output_shape)))
                 shared, own = shared_and_own(axes, operand=1)
-                for part in launches([own, shared], (max(1, most), _MOST_PIXELS), operands=3):
-                    self._launch(piece, place, matrix, some.start, part, fresh and at_once)
+                for some in launches([own, shared], (max(1, most), _MOST_PIXELS), operands=3):
+                    self._launch(piece, place, matrix, first_output, some, fresh and at_once)
 
     def _launch(
         self, piece: Piece, sums: Any, matrix: Any, first_output: int, batch: Batch, assign: bool
@@ -257,48 +258,38 @@ class _Products:
         rows, _, *row_steps = table_arguments(window.rows, window.rows.shorter_by_tap)
         columns, _, *column_steps = table_arguments(window.columns, window.columns.shorter_by_tap)
         x, y, g = (strides(array) for array in (piece.image, sums, piece.output))
-        group = piece.output.shape[-3] // groups * g[-3]
+        group, base = piece.output.shape[-3] // groups * g[-3], batch.bases[2] + first_output * g[-3]
         arguments = (
-            *(
-                piece.output,
-                *offsets(batch.bases[2] + first_output * g[-3], own[2], common[2], group, *g[-3:]),
-            ),
-            *(piece.image, *offsets(batch.bases[0], own[0], common[0], *x[-3:]), matrix),
-            *(*offsets(*strides(matrix)), sums, np.int32(not assign)),
-            *offsets(batch.bases[1], own[1], y[0], *y[1:3], *y[-3:]),
+            *(piece.output, *offsets(base, own[2], common[2], group, *g[-3:])),
+            *(piece.image, *offsets(batch.bases[0], own[0], common[0], *x[-3:])),
+            *(matrix, *offsets(*strides(matrix))),
+            *(sums, np.int32(not assign), *offsets(batch.bases[1], own[1], *y[:3], *y[-3:])),
             *(rows, *row_steps, columns, *column_steps),
             *sizes(kh, kw, *window.output_shape, samples, shared, len(sums), slots.families, slots.entries),
             *sizes(slots.channels, slots.lanes, channels, outputs),
             *(np.float64(window.cval.real), np.float64(window.cval.imag)),
         )
-        name = (
-            f"modulated_modulation_gradient<{CPP_TYPES[self.dtype.name]}, {slots.tile[0]}, {slots.tile[1]}>"
-        )
-        blocks = slots.blocks(math.prod(window.output_shape)) * samples * len(sums)
-        launch(
-            "modulated_modulation_gradient", name, blocks, math.prod(slots.tile) // _MICRO**2, arguments, 0
-        )
+        name = "modulated_modulation_gradient"
+        expression = f"{name}<{CPP_TYPES[self.dtype.name]}, {slots.tile[0]}, {slots.tile[1]}>"
+        count = slots.blocks(math.prod(window.output_shape)) * samples * len(sums)
+        launch(name, expression, count, math.prod(slots.tile) // _MICRO**2, arguments, shared=0)
 
 
-def _matrices(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> Iterator[tuple[slice, Any]]:
-    """Yield the weights as (kh, kw, groups, outputs, channels); converted ones piece by piece.
-
-    They are cut along `axis` of (groups, outputs, channels); small ones are copied, so that neighbouring
-    threads read neighbouring channels.
-    """
-    by_group = in_elements(weights).reshape(groups, len(weights) // groups, *weights.shape[1:])
+def _weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> list[tuple[int, Any]]:
+    """Cut weights along one axis of (groups, outputs, channels, kh, kw); small ones stay whole."""
+    by_group = weights.reshape(groups, len(weights) // groups, *weights.shape[1:])
     length = by_group.shape[axis]
-    fits = length if weights.dtype == dtype else _REPACKED * length // (weights.size * dtype.itemsize)
-    run = max(1, min(length, fits))
-    for first in range(0, length, run):
-        some = slice(first, min(first + run, length))
-        part = by_group[(*(slice(None),) * axis, some)].transpose(3, 4, 0, 1, 2)
-        if part.dtype == dtype and part.nbytes > _REPACKED:
-            yield some, part
-        else:
-            matrix = cupy.empty(part.shape, dtype)
-            matrix[...] = part
-            yield some, matrix
+    run = max(1, min(length, _REPACKED * length // (weights.size * dtype.itemsize)))
+    before = (slice(None),) * axis
+    return [(first, by_group[(*before, slice(first, first + run))]) for first in range(0, length, run)]
+
+
+def _matrix(part: Any, dtype: np.dtype) -> Any:
+    """Copy weights to (kh, kw, groups, outputs, channels), so that threads read channels side by side."""
+    by_tap = part.transpose(3, 4, 0, 1, 2)
+    matrix = cupy.empty(by_tap.shape, dtype)
+    matrix[...] = by_tap
+    return matrix
 
 
 def modulated_input_gradient(
@@ -323,15 +314,16 @@ def modulated_input_gradient(
     channels = output.shape[-3] // groups
     by_group = output.reshape(*output.shape[:-3], groups, channels, *output.shape[-2:])
     tile = next((tile for tile in TILES if channels <= tile[0]), TILES[-1])
-    for some, matrix in _matrices(weights, groups, dtype, axis=2):
-        target = by_group[..., some, :, :]
+    for first, part in _weights_parts(weights, groups, dtype, axis=2):
+        matrix = _matrix(part, dtype)
+        target = by_group[..., first : first + matrix.shape[-1], :, :]
         call = AdjointPiece.of(in_elements(grad), in_elements(modulation), target, window)
-        for piece in pieces(call, dtype, batch=batch):
+        for piece in pieces(call, dtype, batch=batch, reserved=matrix.nbytes):
             grid = _PixelGrid.of(piece, tile[1])
-            blocks = -(-target.shape[-3] // tile[0]) * grid.tiles * groups
+            per_sample = -(-target.shape[-3] // tile[0]) * grid.tiles * groups
             samples = merged(batch_axes(piece, batch))
-            for part in launches([samples], (max(1, MOST_BLOCKS // blocks),), operands=3):
-                _launch_input(piece, matrix, (some.start, channels), tile, grid, blocks, part, dtype)
+            for some in launches([samples], (max(1, MOST_BLOCKS // per_sample),), operands=3):
+                _launch_input(piece, matrix, (first, channels), tile, grid, per_sample, some, dtype)
 
 
 @dataclass(frozen=True)
@@ -369,7 +361,7 @@ def _launch_input(
     channels: tuple[int, int],
     tile: tuple[int, int],
     grid: _PixelGrid,
-    blocks: int,
+    per_sample: int,
     batch: Batch,
     dtype: np.dtype,
 ) -> None:
@@ -384,12 +376,11 @@ def _launch_input(
         *(piece.kernels, *offsets(batch.bases[1], samples.strides[1], *d[:2], *d[-3:])),
         *(piece.output, *offsets(batch.bases[2], samples.strides[2], *y[-4:])),
         *(*inverse_arguments(piece.rows), *inverse_arguments(piece.columns)),
-        *sizes(
-            most, kh, kw, *piece.output.shape[-2:], grid.row_step, grid.column_step, grid.across, grid.tiles
-        ),
+        *sizes(most, kh, kw, *piece.output.shape[-2:]),
+        *sizes(grid.row_step, grid.column_step, grid.across, grid.tiles),
         *sizes(groups, first_channel, some, of_group),
         *sizes(groups * of_group // piece.kernels.shape[-3], outputs),
     )
     name = f"modulated_input_gradient<{CPP_TYPES[dtype.name]}, {tile[0]}, {tile[1]}>"
     threads = math.prod(tile) // _MICRO**2
-    launch("modulated_input_gradient", name, blocks * samples.length, threads, arguments, shared=0)
+    launch("modulated_input_gradient", name, per_sample * samples.length, threads, arguments, shared=0)

@@ -18,7 +18,7 @@ class _Likeness:
     """Fill arrays of a backend with the affinity, or with its gradient."""
 
     def __init__(self, size: Sequence[int], sigma: float) -> None:
-        self._keywords = {"centre": (size[0] // 2, size[1] // 2), "scale": 1 / sigma**2}
+        self._keywords = {"centre": (size[0] // 2, size[1] // 2), "sharpness": 1 / sigma}
 
     def forward(self, backend: Any, arrays: Any, result: Any, window: Any, groups: int, dtype: Any) -> None:
         (guide,) = arrays
