@@ -229,6 +229,6 @@ def _sharpness(sigma: Any) -> float:
         width = float(sigma)
     except (TypeError, ValueError):
         raise TypeError(f"sigma: expected a number, got {sigma!r}") from None
-    if not 0 < width < math.inf:
+    if not 0 < width < math.inf or 1 / width == math.inf:
         raise ValueError(f"sigma: expected a positive number, got {sigma!r}")
     return 1 / width

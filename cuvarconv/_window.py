@@ -130,20 +130,21 @@ class Axis:
     def entries_of(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the table's entries that stand for the pixels first … last−1, and these pixels.
 
-        Of a long table only the part is made that has them.
+        Of a long table only the part is made that has them, and what lies outside the image.
         """
         if self.shorter_by_tap:
-            sources = self.table().sources
-            entries = np.flatnonzero((sources >= first) & (sources < last))
-            return entries, sources[entries]
-        begin, end = -self.start, self.size - self.start  # the entries of the image itself
-        before = np.arange(min(begin, self.span))
-        within = np.arange(max(0, begin + first), min(begin + last, self.span))
-        beyond = np.arange(max(0, end), self.span)
-        entries = np.concatenate([before, within, beyond])
-        sources = _sources(entries + self.start, self)
-        inside = (sources >= first) & (sources < last)
-        return entries[inside], sources[inside]
+            taps = (self.start + tap * self.dilation for tap in range(self.taps))
+            lines = [(place, self.stride, self.length) for place in taps]
+        else:
+            lines = [(self.start, 1, self.span)]
+        found, sources = [], []
+        for number, (place, step, count) in enumerate(lines):
+            entries = _candidates(place, step, count, self.size, first, last)
+            pixels = _sources(entries * step + place, self)
+            inside = (pixels >= first) & (pixels < last)
+            found.append(entries[inside] + number * count)
+            sources.append(pixels[inside])
+        return np.concatenate(found), np.concatenate(sources)
 
     def inverse(self, pixels: slice = slice(None), *, every: bool = True) -> InverseTable:
         """Look up the outputs that read some neighbouring pixels, for what gathers the adjoint.
@@ -172,6 +173,14 @@ def _make_table(axis: Axis, by_tap: bool) -> IndexTable:
 
 
 _cached_table = functools.lru_cache(maxsize=128)(_make_table)
+
+
+def _candidates(place: int, step: int, count: int, size: int, first: int, last: int) -> np.ndarray:
+    """Return the k in 0 … count−1 with k·step + place in first … last−1, or outside of 0 … size−1."""
+    before, begin, end, after = (
+        min(max(0, -((place - position) // step)), count) for position in (0, first, last, size)
+    )
+    return np.concatenate([np.arange(before), np.arange(begin, end), np.arange(after, count)])
 
 
 def _make_inverse(axis: Axis, first: int, last: int, every: bool) -> InverseTable:
@@ -427,6 +436,8 @@ def _number(name: str, value: Any) -> complex:
 
 def image_axes(axes: Any, ndim: int) -> tuple[int, int]:
     """Normalise `axes`, the two image axes of an array with `ndim` axes."""
+    if isinstance(axes, int):
+        raise ValueError(f"axes: expected a pair of ints (rows, columns), got {axes!r}")
     rows, columns = int_pair("axes", axes if isinstance(axes, Iterable) else (axes,))
     for axis in (rows, columns):
         if not -ndim <= axis < ndim:

@@ -103,12 +103,13 @@ def learned(blur: Blur, truth: Tensor, evaluations: int) -> Course:
     """Find w from what it does to the image; the truth itself only serves to report the error.
 
     Taps far from the centre have small d, and would learn slowly.  What is learned is therefore
-    w·scale, where scale is the size of d at each tap.
+    w·scale, where scale is the size of d at each tap.  And torch's L-BFGS takes no notice of changes
+    below 1e-10, hence the large unit of the loss.
     """
     scale = blur.modulation.square().mean(dim=(2, 3)).sqrt()
     scaled = torch.zeros_like(truth, requires_grad=True)
     target = blur(truth)
-    unit = slopes(target)
+    unit = 1e-9 * slopes(target)
     progress, course = Progress(evaluations), Course()
     optimizer = torch.optim.LBFGS(
         [scaled],
@@ -124,7 +125,7 @@ def learned(blur: Blur, truth: Tensor, evaluations: int) -> Course:
         optimizer.zero_grad()
         loss = slopes(blur(scaled / scale) - target) / unit
         loss.backward()
-        course.losses.append(float(loss))
+        course.losses.append(1e-9 * loss.item())
         course.errors.append(relative_error(scaled.detach() / scale, truth))
         progress.step(f"loss {course.losses[-1]:.1e}, error of w {course.errors[-1]:.1e}")
         return loss

@@ -14,7 +14,13 @@ TARGETS = [
 REGISTERS_PER_BLOCK = 65536
 STATIC_SHARED_BYTES = 48 << 10
 COMPILES_AT_ONCE = 2
-THREADS = {"correlate": 128, "modulated_weights_gradient": 256}  # where it is the same for all shapes
+THREADS = {  # where it is the same for all shapes
+    "correlate": 128,
+    "local_correlate": 128,
+    "local_input_gradient": 128,
+    "local_kernels_gradient": 128,
+    "modulated_weights_gradient": 256,
+}
 
 
 def threads_per_block(name):

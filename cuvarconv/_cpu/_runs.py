@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -16,7 +17,7 @@ RowTerms = Callable[[int, slice, slice], Term]  # (row tap, rows, hull of column
 
 _FEW = 64  # taps that may be summed one after the other without loss
 _CACHED_TAPS = 64  # more make runs anew, so that the cache stays below 16 MiB
-_SHORTEST = 64  # entries; a run is cut only where it is longer than this and than twice its block
+_TILE = 1 << 18  # entries; runs are cut where a pair of them would take more, and more than twice their block
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Reach:
 
 @dataclass(frozen=True)
 class Segment:
-    """Neighbouring entries of a run that stand for pixels in steps of +1, −1 or 0."""
+    """Neighbouring entries of a run that stand for pixels in even steps."""
 
     entries: slice
     pixels: slice  # one pixel where the step is 0
@@ -52,14 +53,14 @@ class Run:
         return slice(min(some.start for some in outputs), max(some.stop for some in outputs))
 
 
-def _runs(axis: Axis, first: int, last: int) -> tuple[Run, ...]:
-    return (_cached_runs if axis.taps <= _CACHED_TAPS else _find_runs)(axis, first, last)
+def _runs(axis: Axis, first: int, last: int, longest: int) -> tuple[Run, ...]:
+    return (_cached_runs if axis.taps <= _CACHED_TAPS else _find_runs)(axis, first, last, longest)
 
 
-def _find_runs(axis: Axis, first: int, last: int) -> tuple[Run, ...]:
+def _find_runs(axis: Axis, first: int, last: int, longest: int) -> tuple[Run, ...]:
     """Return the runs of entries that stand for the pixels first … last−1."""
     entries, pixels = axis.entries_of(first, last)
-    longest = max(_SHORTEST, 2 * (last - first))
+    longest = max(longest, 2 * (last - first))
     begins = np.flatnonzero(np.diff(entries, prepend=-2) != 1).tolist()
     found = []
     for begin, end in itertools.pairwise([*begins, len(entries)]):
@@ -91,24 +92,26 @@ def _reaches(axis: Axis, first: int, last: int) -> Iterator[Reach]:
 
 def _segments(pixels: np.ndarray) -> tuple[Segment, ...]:
     steps = np.diff(pixels)
+    changes = np.flatnonzero(np.diff(steps)) + 1  # where another step begins
     found = []
     at = 0
     while at < len(pixels):
-        step = int(steps[at]) if at < len(steps) and abs(steps[at]) <= 1 else None
-        changes = np.flatnonzero(steps[at:] != step) if step is not None else [0]
-        end = at + 1 + int(changes[0]) if len(changes) else len(pixels)
+        after = np.searchsorted(changes, at, side="right")
+        end = int(changes[after]) + 1 if after < len(changes) else len(pixels)
+        step = int(steps[at]) if at < len(steps) else 1
         begin, last = int(pixels[at]), int(pixels[end - 1])
-        back = slice(begin, last - 1 if last else None, -1)
-        along = back if step == -1 else slice(begin, last + 1)
-        found.append(Segment(slice(at, end), along, step == 0))
+        stop = last + (1 if step >= 0 else -1)
+        found.append(Segment(slice(at, end), slice(begin, None if stop < 0 else stop, step or 1), step == 0))
         at = end
     return tuple(found)
 
 
 def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, row_terms: RowTerms) -> None:
     """Add to `total` (…, rows, columns), a block of pixels, what all outputs that read it send there."""
-    for rows in _runs(window.rows, down.start, down.stop):
-        for columns in _runs(window.columns, across.start, across.stop):
+    planes = total[..., 0, 0].size
+    longest = math.isqrt(_TILE // planes)
+    for rows in _runs(window.rows, down.start, down.stop, longest):
+        for columns in _runs(window.columns, across.start, across.stop, longest):
             tile = _tile_sum(total, rows, columns, row_terms)
             _fold(total.swapaxes(-1, -2), _folded(tile, total, columns).swapaxes(-1, -2), rows)
 

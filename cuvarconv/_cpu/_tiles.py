@@ -39,7 +39,31 @@ def tap_chunks(
             break
     for m in range(0, window.rows.taps, rows):
         for n in range(0, window.columns.taps, columns):
-            yield slice(m, m + rows), slice(n, n + columns)
+            yield (
+                slice(m, min(m + rows, window.rows.taps)),
+                slice(n, min(n + columns, window.columns.taps)),
+            )
+
+
+def shifted_pixels(
+    planes: np.ndarray,
+    window: Window,
+    outside: Any,
+    dtype: np.dtype,
+    elements: int,
+    *,
+    most_columns: int | None = None,
+) -> Iterator[tuple[slice, slice, np.ndarray]]:
+    """Yield (taps m, taps n, pixels under them), runs of taps as `tap_chunks` cuts them.
+
+    The pixels are (m, n, …, H_out, W_out), one shifted image per tap, in the computing dtype.
+    """
+    for row_taps, column_taps in tap_chunks(
+        window, planes[..., 0, 0].size, elements, most_columns=most_columns
+    ):
+        chunk = window.taps(row_taps, column_taps)
+        tables = chunk.rows.table(), chunk.columns.table()
+        yield row_taps, column_taps, windows(gather(planes, *tables, outside, dtype), *tables, chunk)
 
 
 def gather(

@@ -8,10 +8,10 @@ import numpy as np
 
 from cuvarconv._blocks import Where, blocks
 from cuvarconv._cpu._runs import Term, spread_block
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks, windows
+from cuvarconv._cpu._tiles import WORKSPACE, gather, shifted_pixels, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
-from cuvarconv._window import Window
+from cuvarconv._window import CVAL, Window
 
 _BLOCK = 1 << 17  # features in one block
 _TILE = 1 << 19  # features under their windows
@@ -80,8 +80,10 @@ def affinity_gradient(
         def centre_row(_m: int, i: slice, _: slice) -> Term:
             def term(_n: int, j: slice) -> np.ndarray:
                 total = np.zeros((*planes.shape[:-2], i.stop - i.start, j.stop - j.start), dtype)
-                for m, n, difference in _differences(planes, window.part(i, j), centre, sharpness, dtype):
-                    total += _slope(difference, given[m, n][..., i, j], sharpness)
+                part = window.part(i, j)
+                for m, n, difference in _differences(planes, part, centre, sharpness, dtype):
+                    slope = _slope(difference, given[m, n][..., i, j], sharpness)
+                    total += _clear_outside(slope, _tap(part, m, n))
                 return total
 
             return term
@@ -96,10 +98,9 @@ def affinity_gradient(
 
 
 def _slope(difference: np.ndarray, grad: np.ndarray, sharpness: float) -> np.ndarray:
-    """Return e·difference·σ, 0 where the tap is outside; spoils `difference`, which is in units of σ."""
+    """Return e·difference·σ; spoils `difference`, which is in units of σ."""
     factor = _likeness(difference) * grad.astype(difference.dtype, copy=False)
     factor *= difference.dtype.type(sharpness)
-    difference[np.isinf(difference)] = 0
     return np.multiply(difference, factor[..., None, :, :], out=difference)
 
 
@@ -120,13 +121,17 @@ def _differences(
     central = gather(planes, middle.rows.table(), middle.columns.table(), 0.0, dtype)
     first_row, first_column = only or (0, 0)
     window = _tap(window, *only) if only else window
-    for row_taps, column_taps in tap_chunks(window, planes[..., 0, 0].size, _TILE):
-        chunk = window.taps(row_taps, column_taps)
-        tables = chunk.rows.table(), chunk.columns.table()
-        pixels = windows(gather(planes, *tables, np.inf, dtype), *tables, chunk)
+    for row_taps, column_taps, pixels in shifted_pixels(planes, window, np.inf, dtype, _TILE):
         for m, row in enumerate(pixels, start=first_row + row_taps.start):
             for n, shifted in enumerate(row, start=first_column + column_taps.start):
                 yield m, n, np.subtract(shifted, central) * dtype.type(sharpness)
+
+
+def _clear_outside(values: np.ndarray, tap: Window) -> np.ndarray:
+    """Set what belongs to a tap outside the image to 0."""
+    values[..., tap.rows.table().sources == CVAL, :] = 0
+    values[..., tap.columns.table().sources == CVAL] = 0
+    return values
 
 
 def _likeness(difference: np.ndarray) -> np.ndarray:

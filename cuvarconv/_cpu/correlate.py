@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks, windows
+from cuvarconv._cpu._tiles import WORKSPACE, shifted_pixels, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -54,10 +54,7 @@ def _block_sum(
     """Sum each row of taps, then the rows."""
     total = np.zeros((*planes.shape[:-2], *window.output_shape), dtype)
     at_once = total.size * window.rows.taps * window.columns.taps <= _AT_ONCE
-    for row_taps, column_taps in tap_chunks(window, planes[..., 0, 0].size, _TILE):
-        chunk = window.taps(row_taps, column_taps)
-        rows, columns = chunk.rows.table(), chunk.columns.table()
-        pixels = windows(gather(planes, rows, columns, window.cval, dtype), rows, columns, chunk)
+    for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, dtype, _TILE):
         taps = weights[row_taps, column_taps]
         if at_once:
             products = np.multiply(pixels, _converted(taps, dtype, conjugate))

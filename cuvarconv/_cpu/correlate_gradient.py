@@ -6,7 +6,7 @@ import numpy as np
 
 from cuvarconv._blocks import Where
 from cuvarconv._cpu._sums import PARTIAL, add_or_assign, sum_blocks
-from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_chunks, windows
+from cuvarconv._cpu._tiles import WORKSPACE, shifted_pixels
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
@@ -46,10 +46,7 @@ def _add_products(
     shared = tuple(
         axis for axis, length in enumerate(sums.shape[2:]) if length == 1 and factor.shape[axis] != 1
     )
-    for row_taps, column_taps in tap_chunks(window, planes[..., 0, 0].size, _TILE):
-        chunk = window.taps(row_taps, column_taps)
-        tables = chunk.rows.table(), chunk.columns.table()
-        pixels = windows(gather(planes, *tables, window.cval, factor.dtype), *tables, chunk)
+    for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, factor.dtype, _TILE):
         for row_pixels, row in zip(pixels, sums[row_taps, column_taps], strict=True):
             for shifted, total in zip(row_pixels, row, strict=True):
                 if assign and not shared:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks, windows
+from cuvarconv._cpu._tiles import WORKSPACE, shifted_pixels, store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -125,11 +125,10 @@ def row_pixels(
     channels = planes.shape[-3] // groups
     outputs = math.prod((*planes.shape[:-3], *window.output_shape))
     most = columns_at_once(groups * channels * outputs)
-    for row_taps, column_taps in tap_chunks(window, planes[..., 0, 0].size, _BLOCK, most_columns=most):
-        chunk = window.taps(row_taps, column_taps)
-        tables = chunk.rows.table(), chunk.columns.table()
-        tile = gather(planes, *tables, window.cval, dtype)
-        pixels = np.moveaxis(windows(tile, *tables, chunk), -3, 2)
+    for row_taps, column_taps, pixels in shifted_pixels(
+        planes, window, window.cval, dtype, _BLOCK, most_columns=most
+    ):
+        pixels = np.moveaxis(pixels, -3, 2)
         yield row_taps, column_taps, pixels.reshape(*pixels.shape[:2], groups, channels, *pixels.shape[3:])
 
 

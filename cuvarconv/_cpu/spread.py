@@ -6,7 +6,7 @@ import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
 from cuvarconv._cpu._runs import Term, spread_block
-from cuvarconv._cpu._tiles import store
+from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -47,4 +47,5 @@ def spread(
         spread_block(total, window, down, across, row_terms)
         store(output[where], total)
 
-    for_each(block, blocks(output.shape, _BLOCK))
+    workers = WORKSPACE // (8 * _BLOCK * dtype.itemsize)  # a tile, a row of it, products and sums
+    for_each(block, blocks(output.shape, _BLOCK), most_workers=workers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks, windows
+from cuvarconv._cpu._tiles import WORKSPACE, shifted_pixels, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._window import Window
 
@@ -24,10 +24,7 @@ def unfold(input: np.ndarray, output: np.ndarray, window: Window) -> None:
         planes = input[tuple(batch)]
         target = output[(*batch, slice(None), slice(None), down, across)]
         part = window.part(down, across)
-        for row_taps, column_taps in tap_chunks(part, planes[..., 0, 0].size, _TILE):
-            chunk = part.taps(row_taps, column_taps)
-            tables = chunk.rows.table(), chunk.columns.table()
-            pixels = windows(gather(planes, *tables, outside, input.dtype), *tables, chunk)
+        for row_taps, column_taps, pixels in shifted_pixels(planes, part, outside, input.dtype, _TILE):
             target[..., row_taps, column_taps, :, :] = np.moveaxis(pixels, (0, 1), (-4, -3))
 
     nbytes = 2 * _TILE * input.dtype.itemsize

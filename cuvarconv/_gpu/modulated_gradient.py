@@ -286,10 +286,7 @@ def _weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> 
 
 def _matrix(part: Any, dtype: np.dtype) -> Any:
     """Copy weights to (kh, kw, groups, outputs, channels), so that threads read channels side by side."""
-    by_tap = part.transpose(3, 4, 0, 1, 2)
-    matrix = cupy.empty(by_tap.shape, dtype)
-    matrix[...] = by_tap
-    return matrix
+    return part.transpose(3, 4, 0, 1, 2).astype(dtype, order="C")
 
 
 def modulated_input_gradient(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -342,11 +343,12 @@ def _autocast(tensor: Tensor) -> Tensor:
 def _width(sigma: Any) -> float:
     if isinstance(sigma, Tensor) and sigma.requires_grad:
         raise TypeError("sigma: gets no gradient, but requires one; divide the guide by it instead")
-    if not isinstance(sigma, int | float | Tensor):
+    if not isinstance(sigma, int | float | np.number | Tensor) or (isinstance(sigma, Tensor) and sigma.ndim):
         raise TypeError(f"sigma: expected a number, got {sigma!r}")
-    if not 0 < sigma < float("inf"):
+    width = float(sigma)
+    if not 0 < width < float("inf") or 1 / width == float("inf"):
         raise ValueError(f"sigma: expected a positive number, got {sigma!r}")
-    return float(sigma)
+    return width
 
 
 def _check_groups(channels: int, weight: tuple[int, ...], groups: int) -> None:
@@ -376,7 +378,7 @@ def _geometry(
 def _parsed(
     size: tuple[int, ...], stride: IntPair, padding: Padding, dilation: IntPair, padding_mode: str
 ) -> Geometry:
-    if padding_mode not in MODES:
+    if not isinstance(padding_mode, str) or padding_mode not in MODES:
         raise ValueError(f"padding_mode: expected one of {', '.join(MODES)}, got {padding_mode!r}")
     strides, dilations = int_pair("stride", stride, 1), int_pair("dilation", dilation, 1)
     if padding == "valid":
@@ -408,7 +410,8 @@ def local_shape(
 
 def int_pair(name: str, value: Any, minimum: int) -> list[int]:
     """Read an int or a pair of ints (rows, columns)."""
-    pair = [value, value] if isinstance(value, int) else list(value) if isinstance(value, Sequence) else []
+    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
+    pair = [int(number) if isinstance(number, np.integer) else number for number in numbers]
     if len(pair) == 1:
         pair = pair * 2
     if len(pair) != 2 or not all(isinstance(number, int) for number in pair):
