@@ -18,7 +18,9 @@ def command_line(description: str, *, size: int, steps: int, output: str) -> arg
     """Return a parser of the options that all have."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("image", nargs="?", type=Path, help="your photograph; default: scikit-image's")
-    parser.add_argument("--size", type=positive, default=size, help=f"shrink to this length (default: {size})")
+    parser.add_argument(
+        "--size", type=positive, default=size, help=f"shrink to this length (default: {size})"
+    )
     parser.add_argument("--steps", type=positive, default=steps, help=f"of learning (default: {steps})")
     parser.add_argument("--seed", type=int, default=0, help="of all that is random (default: 0)")
     parser.add_argument("--output", type=Path, default=Path(output), help=f"picture (default: {output})")
@@ -68,23 +70,18 @@ def show(axes: Any, image: np.ndarray, title: str = "", **keywords: Any) -> Any:
     return axes.imshow(shown, **keywords)
 
 
-def mark(axes: Any, top: int, left: int, side: tuple[int, int]) -> None:
-    """Frame the part of a picture that a zoom shows."""
+def zoom(whole: Any, detail: Any, image: np.ndarray, corner: tuple[int, int], side: tuple[int, int]) -> None:
+    """Frame a part of a picture (C, H, W) that is drawn already, and draw that part enlarged."""
     from matplotlib.patches import Rectangle
 
-    axes.add_patch(Rectangle((left - 0.5, top - 0.5), side[1], side[0], fill=False, ec=FRAME, lw=1.6))
-
-
-def show_part(axes: Any, image: np.ndarray, top: int, left: int, side: tuple[int, int]) -> None:
-    """Draw the framed part of a picture (C, H, W), enlarged."""
-    show(axes, image[:, top : top + side[0], left : left + side[1]], interpolation="nearest")
-    for spine in axes.spines.values():
+    (top, left), (height, width) = corner, side
+    whole.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=FRAME, lw=1.6))
+    show(detail, image[:, top : top + height, left : left + width], interpolation="nearest")
+    for spine in detail.spines.values():
         spine.set(color=FRAME, linewidth=2)
 
 
-def curve(axes: Any, values: Sequence[float], title: str, xlabel: str, **keywords: Any) -> None:
-    """Draw values against steps, on a logarithmic scale."""
-    axes.semilogy(np.arange(1, len(values) + 1), values, **keywords)
-    axes.set_title(title, fontsize=11)
-    axes.set_xlabel(xlabel, fontsize=10)
+def curve(axes: Any, values: Sequence[float], **keywords: Any) -> None:
+    """Draw values against steps."""
+    axes.plot(np.arange(1, len(values) + 1), values, **keywords)
     axes.grid(alpha=0.3)

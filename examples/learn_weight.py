@@ -1,6 +1,7 @@
 """Learn the shared kernel w of a blur that differs from pixel to pixel, from one photograph.
 
-    python examples/learn_weight.py [IMAGE] [--steps 250] [--size 160] [--seed 0] [--output learned_weight.png]
+    python examples/learn_weight.py [IMAGE] [--steps 220] [--size 160] [--seed 0]
+        [--output learned_weight.png]
 
 needs ``pip install 'cuvarconv[demo,torch]'``.  The photograph x is blurred by equation (2),
 
@@ -35,7 +36,7 @@ GOAL = 1e-3
 
 def main(arguments: list[str] | None = None) -> int:
     """Blur, learn, print, draw."""
-    parser = command_line("Learn w of equation (2).", size=160, steps=250, output="learned_weight.png")
+    parser = command_line("Learn w of equation (2).", size=160, steps=220, output="learned_weight.png")
     options = parsed(parser, arguments)
     try:
         check_matplotlib()
@@ -68,9 +69,7 @@ class Blur:
 
     def __call__(self, weight: Tensor) -> Tensor:
         """Return y."""
-        return modulated_conv2d(
-            self.image, weight, self.modulation, padding="same", padding_mode="replicate"
-        )
+        return modulated_conv2d(self.image, weight, self.modulation, padding="same", padding_mode="replicate")
 
 
 def gaussians(sigma: Tensor) -> Tensor:
@@ -165,8 +164,9 @@ def draw(path: Path, blur: Blur, sigma: Tensor, truth: Tensor, course: Course) -
     show(cells[1, 0], result, "blurred with the w found")
     difference = np.abs(result - target).max(axis=0)
     scale(cells[1, 1], difference, "their difference (white is 1)", cmap="magma", vmin=0)
-    curve(cells[1, 2], course.losses, "", "evaluations of the loss", color="#1f6fb4", label="loss")
-    curve(cells[1, 2], course.errors, "", "evaluations of the loss", color="#c8501e", label="error of w")
+    curve(cells[1, 2], course.losses, color="#1f6fb4", label="loss")
+    curve(cells[1, 2], course.errors, color="#c8501e", label="relative error of w")
+    cells[1, 2].set(yscale="log", xlabel="evaluations of the loss")
     cells[1, 2].axhline(GOAL, color="#c8501e", lw=0.8, ls="--")
     cells[1, 2].legend(frameon=False)
 

@@ -19,6 +19,7 @@
 constexpr int THREADS = 128;
 constexpr int TAPS = 8;
 constexpr int CHANNELS = 4;
+constexpr double FAR = __builtin_huge_val();  // infinity
 
 __device__ __forceinline__ float exponential(float v) { return expf(v); }
 __device__ __forceinline__ double exponential(double v) { return exp(v); }
@@ -71,7 +72,7 @@ affinity(
       const A middle = feature<A>(centre, c * g_channel, 0);
 #pragma unroll
       for (int u = 0; u < TAPS; ++u) {
-        const A difference = (feature<A>(taps[u], c * g_channel, INFINITY) - middle) * (A)sharpness;
+        const A difference = (feature<A>(taps[u], c * g_channel, (A)FAR) - middle) * (A)sharpness;
         distances[u] = multiply_add(difference, difference, distances[u]);
       }
     }
@@ -87,7 +88,7 @@ __device__ __forceinline__ A slope(const T* a, const T* b, const Features<T>& g,
 {
   A distance = 0;
   for (int c = 0; c < g.count; ++c) {
-    const A difference = (feature<A>(a, c * g.channel, INFINITY) - feature<A>(b, c * g.channel, 0)) * sharpness;
+    const A difference = (feature<A>(a, c * g.channel, (A)FAR) - feature<A>(b, c * g.channel, 0)) * sharpness;
     distance = multiply_add(difference, difference, distance);
   }
   return sharpness * exponential((A)-0.5 * distance);

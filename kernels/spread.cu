@@ -24,7 +24,7 @@
 
 template <class A> constexpr int ROWS = 16 / sizeof(A);  // R: pixels of a thread
 constexpr int THREADS = 128;
-constexpr int TAPS_IN_FLIGHT = 4;                        // rows of taps, R values for each
+constexpr int TAPS_IN_FLIGHT = 4;  // rows of taps, R values for each
 
 // Blocks per multiprocessor, at least: bounds the registers.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
@@ -88,9 +88,9 @@ __device__ __forceinline__ void load_tile(A* tile, const Tile& t, int planes, co
   }
 }
 
-// Read the kernel values of R pixels for `count` rows of taps; in the same row, those of r - u equal differ
-// by one output only.  Unless all is `inside`, what does not exist is 0: `above` of the rows r - u < 0 exist,
-// and those below `below`; so do `rows` pixels.
+// Read the kernel values of R pixels for `count` rows of taps.  Pixel r meets through tap u the output r - u
+// rows below that of the first pixel and tap.  Unless all is `inside`, there are `rows` pixels, `above` rows
+// of outputs above that one and `below` from it on; what does not exist is 0.
 template <class T, int TAPS, int R>
 __device__ __forceinline__ void load_taps(
     T (&values)[TAPS][R], int count, const T* from, long long tap, long long row, bool inside, int above, int below, int rows)
@@ -238,18 +238,18 @@ __device__ __forceinline__ void add_others(
           const bool direct = j == direct_column;
           if (direct && all_direct) return;
           A values[R];
+          bool used[R];
 #pragma unroll
           for (int r = 0; r < R; ++r) {
-            const bool used = i[r] >= 0 && !(direct && i[r] == direct_row + r);
-            values[r] = used ? widen(k.data[m * k.m + n * k.n + i[r] * k.row + j * k.column]) : number<A>(0, 0);
+            used[r] = i[r] >= 0 && !(direct && i[r] == direct_row + r);
+            values[r] = used[r] ? widen(k.data[m * k.m + n * k.n + i[r] * k.row + j * k.column]) : number<A>(0, 0);
           }
 #pragma unroll
           for (int p = 0; p < P; ++p)
             if (p < active) {
 #pragma unroll
               for (int r = 0; r < R; ++r) {
-                const bool used = i[r] >= 0 && !(direct && i[r] == direct_row + r);
-                const A pixel = used ? widen(z.data[p * z.plane + i[r] * z.row + j * z.column]) : number<A>(0, 0);
+                const A pixel = used[r] ? widen(z.data[p * z.plane + i[r] * z.row + j * z.column]) : number<A>(0, 0);
                 sums[p][r] = multiply_add(values[r], pixel, sums[p][r]);
               }
             }

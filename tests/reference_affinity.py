@@ -29,7 +29,8 @@ def affinity(guide, size, sigma=1.0, *, channel_axis=-3, **window):
     d = np.zeros((*size, *g.shape[:-3], *outputs))
     for m, n, i, j, (h, w), (p, q) in pixel_pairs(g.shape[-2:], size, **window):
         scaled = (g[..., h, w] - g[..., p, q]) / sigma
-        d[m, n, ..., i, j] = np.exp(-0.5 * (scaled**2).sum(-1))
+        with np.errstate(over="ignore"):  # far apart is infinitely far apart
+            d[m, n, ..., i, j] = np.exp(-0.5 * (scaled**2).sum(-1))
     return d if channel_axis is None else d[..., None, :, :]
 
 

@@ -176,10 +176,12 @@ def test_each_value_of_full_kernels_is_moved_once(
     arrays = full_kernels(cuda_backend, samples, channels, outputs, dtype=dtype)
     nbytes = arrays[2].nbytes
     source, fragment, access = FULL_KERNELS[wrt]
-    moved = read_by(profiled(source, lambda: full(arrays, wrt)), fragment, access)
+    rows = profiled(source, lambda: full(arrays, wrt))
+    moved = read_by(rows, fragment, access)
     assert sum(row.bytes for row in moved) == nbytes
     assert sum(row.transactions for row in moved) == nbytes // 32  # whole sectors, each once
     assert all(row.bytes == 16 * 32 * row.requests for row in moved)  # 128 bits each, by whole warps
+    assert not any("values = *to" in line and row.access == "read" for line, row in rows)
 
 
 @pytest.mark.parametrize(("channels", "outputs"), [(1, 1), (3, 3), (5, 2), (33, 17), (3, 16)])

@@ -14,21 +14,16 @@ TARGETS = [
 REGISTERS_PER_BLOCK = 65536
 STATIC_SHARED_BYTES = 48 << 10
 COMPILES_AT_ONCE = 2
-THREADS = {  # where it is the same for all shapes
-    "correlate": 128,
-    "local_correlate": 128,
-    "local_input_gradient": 128,
-    "local_kernels_gradient": 128,
-    "modulated_weights_gradient": 256,
-}
+THREADS = 128  # per block, but for the matrix products
+TILED = ("modulated_correlate", "modulated_input_gradient", "modulated_modulation_gradient")
 
 
 def threads_per_block(name):
     """Return the block size that the launch code uses for an instantiation."""
     kernel, numbers = name.split("<")[0], [int(n) for n in re.findall(r", (\d+)", name)]
-    if kernel in THREADS:
-        return THREADS[kernel]
-    return numbers[0] * numbers[1] // 16
+    if kernel in TILED:
+        return numbers[0] * numbers[1] // 16
+    return 256 if kernel == "modulated_weights_gradient" else THREADS
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from torch_forms import (
     formula,
     grad_like,
     torch,
+    transposed,
 )
 
 each_case = pytest.mark.parametrize(("function", "case", "keywords"), EACH_CASE, ids=CASE_NAMES)
@@ -172,15 +173,19 @@ class Watch(TorchDispatchMode):
         return operator(*arguments, **keywords or {})
 
 
-@each_function
-def test_opcheck(device, function):
-    """Every operator that a call and its backward reach, with the arguments that reach it."""
-    operands, keywords = example(function, device, leaf=True)
+def operators(function, operands, **keywords):
+    """Return every operator that a call and its backward reach, with the arguments that reach it."""
     with Watch() as watch:
         result = call(function, operands, **keywords)
-        gradient(result, operands, grad_like(result))
+        gradient(result, operands, transposed(grad_like(result)))
     assert len(watch.calls) == 1 + len(operands)
-    for operator, arguments in watch.calls:
+    return watch.calls
+
+
+@each_function
+def test_opcheck(device, function):
+    operands, keywords = example(function, device, leaf=True)
+    for operator, arguments in operators(function, operands, **keywords):
         differentiable = "affinity_gradient" not in operator.name()
         leaves = [
             argument.detach().requires_grad_(differentiable)
@@ -189,3 +194,12 @@ def test_opcheck(device, function):
             for argument in arguments
         ]
         torch.library.opcheck(operator, leaves)
+
+
+@each_function
+def test_fake_tensors_have_the_strides_of_real_ones(device, function):
+    operands, keywords = example(function, device)
+    views = [transposed(operand).requires_grad_() for operand in operands]
+    for operator, arguments in operators(function, views, **keywords):
+        assert not any(argument.is_contiguous() for argument in arguments if hasattr(argument, "stride"))
+        torch.library.opcheck(operator, arguments, test_utils="test_faketensor")

@@ -12,7 +12,7 @@ import cupy
 import numpy as np
 
 from cuvarconv._gpu._pieces import AdjointPiece, Piece, Readers
-from cuvarconv._window import Axis, IndexTable, InverseTable
+from cuvarconv._window import Axis, IndexTable
 
 Offsets = tuple[int, ...]  # one per operand, in elements
 
@@ -127,14 +127,14 @@ class _Tables:
     generation after its last use, with the devices idle in between, so that no kernel still reads it.
     """
 
-    _MOST = 1 << 19  # entries in a generation: 4 MiB
-    _LONGEST = 1 << 15
+    _MOST = 4 << 20  # bytes in a generation
+    _LONGEST = 1 << 20
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: dict[tuple[Any, ...], Any] = {}
         self._previous = self._kept
-        self._entries = 0
+        self._bytes = 0
 
     def get(self, make: Callable[..., tuple[np.ndarray, Any]], *what: Hashable) -> tuple[Any, Any]:
         """Return what `make` returns for `what`, the array on the current device."""
@@ -144,19 +144,19 @@ class _Tables:
             return found
         entries, record = make(*what)
         made = (cupy.asarray(entries), record)
-        if len(entries) <= self._LONGEST:
+        if entries.nbytes <= self._LONGEST:
             cupy.cuda.get_current_stream().synchronize()
             with self._lock:
-                if self._entries > self._MOST:
+                if self._bytes > self._MOST:
                     self._drop()
                 self._kept[key] = made
-                self._entries += len(entries)
+                self._bytes += entries.nbytes
         return made
 
     def _drop(self) -> None:
         for device in {key[0] for key in self._previous}:
             cupy.cuda.Device(device).synchronize()
-        self._previous, self._kept, self._entries = self._kept, {}, 0
+        self._previous, self._kept, self._bytes = self._kept, {}, 0
 
 
 _tables = _Tables()
@@ -176,10 +176,10 @@ def _index_table(axis: Axis, by_tap: bool) -> tuple[np.ndarray, IndexTable]:
 
 def inverse_arguments(readers: Readers) -> tuple[Any, ...]:
     """Return a kernel's two arguments for an axis: the inverse table and its number of pixels."""
-    entries, table = _tables.get(_inverse_table, readers)
-    return entries, *sizes(table.pixels)
+    entries, pixels = _tables.get(_inverse_table, readers)
+    return entries, *sizes(pixels)
 
 
-def _inverse_table(readers: Readers) -> tuple[np.ndarray, InverseTable]:
+def _inverse_table(readers: Readers) -> tuple[np.ndarray, int]:
     table = readers.table()
-    return table.entries.astype(np.int32), table
+    return table.entries.astype(np.int32), table.pixels

@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Iterator
 
 from cuvarconv._gpu._launch import CPP_TYPES
-from cuvarconv._gpu.correlate import LANES, PLANES
+from cuvarconv._gpu._tiles import LANES
+from cuvarconv._gpu.correlate import PLANES
 from cuvarconv._gpu.local import OUTPUTS, SAMPLES
 from cuvarconv._gpu.modulated import TILES
 from cuvarconv._gpu.modulated_gradient import OUTPUTS as GRADIENT_OUTPUTS

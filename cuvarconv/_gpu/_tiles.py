@@ -13,6 +13,7 @@ from cuvarconv._gpu._geometry import table_arguments
 from cuvarconv._window import Axis, Window
 
 THREADS = 128  # per block
+LANES = (8, 32)  # threads side by side along a row
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Tiling:
             *table_arguments(window.columns, self.columns_by_tap),
             np.int32(not self.columns_by_tap),
         )
+
+
+def lanes(window: Window, number: np.dtype) -> int:
+    """Return how many threads lie along a row of outputs."""
+    narrow, wide = LANES
+    return narrow if window.columns.length <= narrow * (16 // number.itemsize) else wide
 
 
 @functools.lru_cache(maxsize=512)

@@ -21,11 +21,10 @@ from cuvarconv._gpu._geometry import (
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, shared_memory_per_block
 from cuvarconv._gpu._pieces import Piece, pieces
-from cuvarconv._gpu._tiles import THREADS, Tiling, tiling
+from cuvarconv._gpu._tiles import THREADS, Tiling, lanes, tiling
 from cuvarconv._window import Window
 
 PLANES = (1, 4, 16)  # planes per block, the kernel's P
-LANES = (8, 32)  # threads side by side along a row, the kernel's LX
 _SHARED = {1: 48 << 10, 4: 48 << 10, 16: 96 << 10}  # bytes of tile per block, at most
 _MOST_PLANES = 1 << 24
 
@@ -60,9 +59,8 @@ def _plan(window: Window, planes: int, dtype: np.dtype, shared_limit: int) -> tu
     """Choose the planes and lanes of a block, and the tile that it holds."""
     number = accumulator_dtype(dtype)
     per_block = next((count for count in PLANES if planes <= count), PLANES[-1])
-    lanes = LANES[0] if window.columns.length <= LANES[0] * (16 // number.itemsize) else LANES[1]
     limit = min(_SHARED[per_block], shared_limit)
-    return per_block, tiling(window, lanes, min(planes, per_block), number, limit)
+    return per_block, tiling(window, lanes(window, number), min(planes, per_block), number, limit)
 
 
 def _launch(

@@ -26,7 +26,7 @@ from cuvarconv._gpu._geometry import (
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, shared_memory_per_block
 from cuvarconv._gpu._pieces import Piece, operand_pieces, store
-from cuvarconv._gpu._tiles import THREADS, Tiling, tiling
+from cuvarconv._gpu._tiles import THREADS, Tiling, lanes, tiling
 from cuvarconv._gpu.correlate import PLANES
 from cuvarconv._window import Window
 
@@ -60,7 +60,8 @@ def correlate_weights_gradient(
     over_pixels = output.shape[-1] < grad.shape[-1]
     summed = [axis for axis, length in enumerate(grad.shape[:-2]) if output.shape[2 + axis] < length]
     native = grad.dtype == input.dtype == output.dtype == dtype
-    if not native or math.prod(grad.shape[axis] for axis in summed) > PLANES[-1]:
+    at_once = native and math.prod(grad.shape[axis] for axis in summed) <= PLANES[-1]
+    if not (over_pixels or at_once):
         dtype = accumulator_dtype(dtype)  # a sum may be stored before it is complete
     nothing = cupy.empty((1,) * output.ndim, dtype)  # `Piece` knows of three arrays
     call = Piece(in_elements(input), nothing, in_elements(grad), window)
@@ -83,11 +84,11 @@ def correlate_weights_gradient(
 
 def _regions(output: Any, dtype: np.dtype, over_pixels: bool) -> Iterator[Where]:
     """Cut (batch…, rows, columns) of the result so far that sums beside it fit."""
-    kept = output.shape[2:]
+    kept, number = output.shape[2:], accumulator_dtype(dtype)
     if output.dtype == dtype and not over_pixels:
         yield (slice(None),) * len(kept)
     else:
-        yield from blocks(kept, max(1, _SUMS // (math.prod(output.shape[:2]) * dtype.itemsize)))
+        yield from blocks(kept, max(1, _SUMS // (math.prod(output.shape[:2]) * number.itemsize)))
 
 
 def _matching(where: Where, lengths: tuple[int, ...], others: tuple[int, ...]) -> Where:
@@ -131,10 +132,6 @@ class _Axes:
             yield Batch(bases, (*batch.axes, *summed.axes))
 
 
-def _lanes(width: int, number: np.dtype) -> int:
-    return 8 if width <= 8 * (16 // number.itemsize) else 32
-
-
 def _add_planes(piece: Piece, sums: Any, *, first: bool) -> None:
     """Add up the planes that share kernels; both pixel axes have kernels of their own."""
     window, number = piece.window, accumulator_dtype(sums.dtype)
@@ -142,7 +139,7 @@ def _add_planes(piece: Piece, sums: Any, *, first: bool) -> None:
     planes = axes.inner[0].length * axes.outer[0].length
     per_block = next((count for count in PLANES if planes <= count), PLANES[-1])
     limit = min(_SHARED[per_block], shared_memory_per_block())
-    tile = tiling(window, _lanes(window.columns.length, number), min(planes, per_block), number, limit)
+    tile = tiling(window, lanes(window, number), min(planes, per_block), number, limit)
     tiles = tile.tiles(window)
     parts = min(window.rows.taps, -(-_ENOUGH_BLOCKS // (tiles * math.prod(sums.shape[2:-2]))))
     rows_each = -(-window.rows.taps // parts)
@@ -168,44 +165,35 @@ def _add_pixels(piece: Piece, sums: Any) -> None:
     """Add up pixels, all of a row at least; `sums` is of the dtype that is summed in."""
     window, number = piece.window, sums.dtype
     own_rows = sums.shape[-2] if sums.shape[-2] == window.rows.length else 1
-    lanes = THREADS if own_rows > 1 else _lanes(window.columns.length, number)
-    limit = min(_SHARED[1], shared_memory_per_block())
-    at_once = window.taps(*(slice(0, taps) for taps in _TAPS))
-    tile = tiling(at_once, lanes, 1, number, limit)
-    shared = max(tile.shared, math.prod(_TAPS) * THREADS * number.itemsize)
-    tap_tiles = -(-window.rows.taps // tile.row_taps) * -(-window.columns.taps // tile.column_taps)
+    side_by_side = THREADS if own_rows > 1 else lanes(window, number)
+    taps = window.taps(*(slice(0, run) for run in _TAPS))
+    tile = tiling(taps, side_by_side, 1, number, min(_SHARED[1], shared_memory_per_block()))
     tiles = tile.tiles(window) // own_rows
-    blocks_each = tap_tiles * math.prod(sums.shape[2:-2]) * own_rows
+    blocks_each = (
+        -(-window.rows.taps // tile.row_taps) * -(-window.columns.taps // tile.column_taps) * own_rows
+    )
+    wanted = -(-_ENOUGH_BLOCKS // (blocks_each * math.prod(sums.shape[2:-2])))
     for summed in _Axes.of(piece, sums).sums(max(1, _MOST_TILES // tiles)):
         planes = summed.axes[0].length * summed.axes[1].length
-        splits = min(
-            -(-_ENOUGH_BLOCKS // blocks_each), planes * tiles, _SUMS // (sums.size * number.itemsize)
-        )
-        parts = cupy.empty((max(1, splits), *sums.shape), number)
-        most = MOST_BLOCKS // (tap_tiles * own_rows * len(parts))
-        for batch in _Axes.of(piece, parts[0]).groups(
-            most, replace(summed, bases=(summed.bases[0], 0, summed.bases[2]))
-        ):
-            k = (
-                batch.bases[1],
-                strides(parts)[0],
-                *strides(parts)[1:3],
-                batch.axes[0].strides[1],
-                strides(parts)[-2],
-            )
+        splits = max(1, min(wanted, planes * tiles, _SUMS // (sums.size * number.itemsize)))
+        parts = cupy.empty((splits, *sums.shape), number)
+        beside = replace(summed, bases=(summed.bases[0], 0, summed.bases[2]))
+        for batch in _Axes.of(piece, parts[0]).groups(MOST_BLOCKS // (blocks_each * splits), beside):
+            step, m, n, *_, row, _ = strides(parts)
             arguments = (
                 *_read(piece, tile, batch),
-                *(parts, *offsets(*k)),
+                *(parts, *offsets(batch.bases[1], step, m, n, batch.axes[0].strides[1], row)),
                 *tile.tables(window),
                 *sizes(window.rows.taps, window.columns.taps, *window.output_shape),
-                *sizes(*_planes(batch), own_rows, len(parts)),
+                *sizes(*_planes(batch), own_rows, splits),
                 *sizes(tile.lanes, tile.row_taps, tile.column_taps, tile.pitch),
                 *(np.float64(window.cval.real), np.float64(window.cval.imag)),
             )
             name = f"correlate_gradient_sum<{CPP_TYPES[piece.image.dtype.name]}>"
-            blocks = blocks_each // math.prod(sums.shape[2:-2]) * batch.axes[0].length * len(parts)
+            blocks = blocks_each * splits * batch.axes[0].length
+            shared = max(tile.shared, math.prod(_TAPS) * THREADS * number.itemsize)
             launch("correlate_gradient", name, blocks, THREADS, arguments, shared)
-        sums += parts[0] if len(parts) == 1 else parts.sum(axis=0)
+        sums += parts[0] if splits == 1 else parts.sum(axis=0)
 
 
 def _planes(batch: Batch) -> tuple[int, int]:

@@ -33,7 +33,8 @@ _EVERYWHERE = 48 << 10  # every device has them
 _TOGETHER = 4  # rows of taps, the kernel's TAPS_IN_FLIGHT
 _MOST_PLANES = 1 << 24
 _MOST_CLASSES = 8  # of pixels along an axis: larger strides go through the inverse tables
-_FARTHEST = 1 << 29  # positions that the kernel computes in 32 bits
+_FARTHEST = 1 << 29  # position, and
+_WIDEST = 1 << 20  # step between taps, that the kernel computes with in 32 bits
 _INSIDE, _ALONE = 1, 2  # flags of a plan
 
 
@@ -73,6 +74,7 @@ class _Direct:
     classes: tuple[tuple[int, int, int], ...]
     tap_step: int
     output_step: int
+    outputs: int  # of the axis, as the inverse table counts them
 
     @property
     def taps(self) -> int:
@@ -88,8 +90,9 @@ def _direct(readers: Readers) -> _Direct:
     """Find the direct reads; none at all where they are no pattern that the kernel knows."""
     axis, outputs = readers.axis, readers.table().outputs
     gaps = len(outputs) == 0 or outputs[-1] - outputs[0] >= len(outputs)
-    if gaps or axis.stride > _MOST_CLASSES or abs(axis.start) + axis.span + axis.size > _FARTHEST:
-        return _Direct(((0, 0, 0),), 1, 1)
+    far = abs(axis.start) + axis.span + axis.size > _FARTHEST or axis.dilation > _WIDEST
+    if gaps or far or axis.stride > _MOST_CLASSES:
+        return _Direct(((0, 0, 0),), 1, 1, len(outputs))
     common = math.gcd(axis.stride, axis.dilation)
     tap_step = axis.stride // common
     classes = []
@@ -98,7 +101,7 @@ def _direct(readers: Readers) -> _Direct:
         found = [(m, at // axis.stride) for m, at in enumerate(positions) if at % axis.stride == 0]
         tap, output = found[0] if found else (axis.taps, 0)
         classes.append((tap, max(0, -(-(axis.taps - tap) // tap_step)), output - int(outputs[0])))
-    return _Direct(tuple(classes), tap_step, axis.dilation // common)
+    return _Direct(tuple(classes), tap_step, axis.dilation // common, len(outputs))
 
 
 def _plan_table(readers: Readers, block: int, whole: bool) -> tuple[np.ndarray, _Direct]:
@@ -180,19 +183,16 @@ def _launch(piece: AdjointPiece, plan: _Plan, batch: Batch, dtype: np.dtype) -> 
         *(kernels, *offsets(batch.bases[1], own[1], *strides(kernels)[:2], *strides(kernels)[-2:])),
         *(output, *offsets(batch.bases[2], own[2], shared[2], *strides(output)[-2:])),
     ]
+    outputs = []
     for readers, block, whole in ((piece.rows, plan.rows, True), (piece.columns, plan.lanes, False)):
         table, direct = on_device(_plan_table, readers, block, whole)
         steps = sizes(len(direct.classes), direct.tap_step, direct.output_step)
         arguments += [*inverse_arguments(readers), table, *steps]
+        outputs.append(direct.outputs)
     arguments += [
-        *sizes(piece.rows.axis.taps, piece.columns.axis.taps, *_outputs(piece), planes),
+        *sizes(piece.rows.axis.taps, piece.columns.axis.taps, *outputs, planes),
         *sizes(plan.lanes, plan.row_taps, plan.column_taps, plan.pitch),
     ]
     name = f"spread<{CPP_TYPES[dtype.name]}, {plan.planes}>"
     blocks = plan.tiles * -(-planes // plan.planes) * groups
     launch("spread", name, blocks, THREADS, arguments, plan.shared)
-
-
-def _outputs(piece: AdjointPiece) -> tuple[int, int]:
-    """Return how many rows and columns of outputs the tables count."""
-    return len(piece.rows.table().outputs), len(piece.columns.table().outputs)

@@ -20,11 +20,11 @@ from cuvarconv._gpu._geometry import (
 )
 from cuvarconv._gpu._launch import MOST_BLOCKS, launch, shared_memory_per_block
 from cuvarconv._gpu._pieces import Piece, pieces, store
-from cuvarconv._gpu._tiles import THREADS, Tiling, tiling
+from cuvarconv._gpu._tiles import THREADS, Tiling, lanes, tiling
 from cuvarconv._window import Window
 
 # the kernel's T, and the dtype of the same elements, by their size
-BITS = {
+BITS: dict[int, tuple[str, np.dtype]] = {
     1: ("unsigned char", np.dtype(np.uint8)),
     2: ("unsigned short", np.dtype(np.uint16)),
     4: ("unsigned int", np.dtype(np.uint32)),
@@ -37,14 +37,14 @@ _SHARED = 48 << 10  # bytes of tile per block, at most
 def unfold(input: Any, output: Any, window: Window) -> None:
     """Copy `input` (batch…, H, W) to `output` (batch…, kh, kw, H_out, W_out), of the same dtype."""
     _, bits = BITS[input.itemsize]
-    outside = np.empty((), input.dtype)
+    outside: Any = np.empty((), input.dtype)
     with np.errstate(all="ignore"):
         store(outside, np.asarray(window.cval))
     image, result = in_elements(input).view(bits), output.view(bits)
     nothing = cupy.empty((1,) * (output.ndim + 2), bits)  # `Piece` knows of three arrays
     for piece in pieces(Piece(image, nothing, result, window), bits, batch=input.ndim - 2):
-        narrow = piece.window.columns.length <= 8 * (16 // bits.itemsize)
-        tile = tiling(piece.window, 8 if narrow else 32, 1, bits, min(_SHARED, shared_memory_per_block()))
+        limit = min(_SHARED, shared_memory_per_block())
+        tile = tiling(piece.window, lanes(piece.window, bits), 1, bits, limit)
         planes = merged(batch_axes(piece, input.ndim - 2))
         most = max(1, MOST_BLOCKS // tile.tiles(piece.window))
         for batch in launches([planes], (most,), operands=3):
