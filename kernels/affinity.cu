@@ -19,8 +19,8 @@
 constexpr int THREADS = 128;
 constexpr int TAPS = 8;
 constexpr int CHANNELS = 4;
-constexpr double FAR = __builtin_huge_val();  // infinity
 
+template <class A> __device__ __forceinline__ A infinity() { return (A)__int_as_float(0x7f800000); }
 __device__ __forceinline__ float exponential(float v) { return expf(v); }
 __device__ __forceinline__ double exponential(double v) { return exp(v); }
 
@@ -72,7 +72,7 @@ affinity(
       const A middle = feature<A>(centre, c * g_channel, 0);
 #pragma unroll
       for (int u = 0; u < TAPS; ++u) {
-        const A difference = (feature<A>(taps[u], c * g_channel, (A)FAR) - middle) * (A)sharpness;
+        const A difference = (feature<A>(taps[u], c * g_channel, infinity<A>()) - middle) * (A)sharpness;
         distances[u] = multiply_add(difference, difference, distances[u]);
       }
     }
@@ -88,7 +88,7 @@ __device__ __forceinline__ A slope(const T* a, const T* b, const Features<T>& g,
 {
   A distance = 0;
   for (int c = 0; c < g.count; ++c) {
-    const A difference = (feature<A>(a, c * g.channel, (A)FAR) - feature<A>(b, c * g.channel, 0)) * sharpness;
+    const A difference = (feature<A>(a, c * g.channel, infinity<A>()) - feature<A>(b, c * g.channel, 0)) * sharpness;
     distance = multiply_add(difference, difference, distance);
   }
   return sharpness * exponential((A)-0.5 * distance);
@@ -96,7 +96,7 @@ __device__ __forceinline__ A slope(const T* a, const T* b, const Features<T>& g,
 
 // grid: one block per sample, CHANNELS features and THREADS pixels (the pixels fastest)
 template <class T>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 4)  // or the compiler spills to fit in more blocks
 affinity_gradient(
     const T* __restrict__ g, long long g_base, long long g_sample, long long g_channel, long long g_row, long long g_column,
     const T* __restrict__ e, long long e_base, long long e_sample, long long e_m, long long e_n, long long e_row, long long e_column,

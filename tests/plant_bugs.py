@@ -63,71 +63,6 @@ PLANTED = [
             ),
             ("the imaginary part of cval is lost", "number<A>(cval_re, cval_im)", "number<A>(cval_re, 0)"),
             (
-                "-1 among the columns is not checked",
-                "column < 0 ? cval : widen(source[column * x.column])",
-                "widen(source[column * x.column])",
-            ),
-            (
-                "-1 among the rows is not checked",
-                "column = row >= 0 && at < columns.entries",
-                "column = at < columns.entries",
-            ),
-            (
-                "the column table is read past its end",
-                "row >= 0 && at < columns.entries ? columns.sources[at]",
-                "row >= 0 ? columns.sources[at]",
-            ),
-            (
-                "the row table is read past its end",
-                "entry < rows.entries ? rows.sources[entry] : -1",
-                "rows.sources[entry]",
-            ),
-            (
-                "vector path where the window folds back",
-                " && columns.sources[last] - left == t.columns - 1;",
-                ";",
-            ),
-            (
-                "vector path where the tile starts outside the image",
-                "last < columns.entries && left >= 0 &&",
-                "last < columns.entries &&",
-            ),
-            (
-                "vector path looks past the end of the table",
-                "dense && last < columns.entries &&",
-                "dense &&",
-            ),
-            (
-                "vector path where columns lie apart",
-                "row >= 0 && inside && x.runs",
-                "row >= 0 && inside",
-            ),
-            (
-                "vector path starts at the tile, not at an aligned address",
-                "before = left % V;",
-                "before = 0;",
-            ),
-            (
-                "pixels before the tile are stored",
-                "if (c + v >= 0 && c + v < t.columns)",
-                "if (c + v < t.columns)",
-            ),
-            (
-                "pixels after the tile are stored",
-                "if (c + v >= 0 && c + v < t.columns)",
-                "if (c + v >= 0)",
-            ),
-            (
-                "columns of a tile blocked, not modulo V",
-                "{ return column % V * pitch + column / V; }",
-                "{ return column / V * pitch + column % V; }",
-            ),
-            (
-                "a thread's rows one warp too far apart",
-                "r < planes * t.rows; r += THREADS / 32)",
-                "r < planes * t.rows; r += THREADS / 32 + 1)",
-            ),
-            (
                 "kernels read beyond the last column",
                 "u < count && v < outputs ? widen(from",
                 "u < count ? widen(from",
@@ -147,19 +82,6 @@ PLANTED = [
                 "values[u][v] = conjugate(values[u][v]);",
                 "values[u][v] = values[u][v];",
             ),
-            ("dilation ignored without stride", "if (cs == 1 && cd == 1) {", "if (cs == 1) {"),
-            (
-                "one shared pixel too few is read",
-                "if (c < count + V - 1) pixels",
-                "if (c < count + V - 2) pixels",
-            ),
-            (
-                "stride of the tile's columns ignored",
-                "line[place<V>(column + v * cs + u * cd, pitch)]",
-                "line[place<V>(column + v + u * cd, pitch)]",
-            ),
-            ("overhanging columns are written", "if (v < outputs) y[v * step]", "y[v * step]"),
-            ("overhanging threads write vectors", "if (runs && outputs == V) {", "if (runs) {"),
             (
                 "rows below the image are written",
                 "i < height ? max(0, min(V, width - j)) : 0",
@@ -229,6 +151,90 @@ PLANTED = [
                 "totals[p][v] = add(totals[p][v], sums[p][v]);",
                 "totals[p][v] = widen(Narrow<T>::from(add(totals[p][v], sums[p][v])));",
             ),
+        ],
+    ),
+    (
+        "kernels/tile.cuh",
+        CORRELATE_ON_GPU,
+        [
+            (
+                "-1 among the columns is not checked",
+                "column < 0 ? cval : widen(source[column * x.column])",
+                "widen(source[column * x.column])",
+            ),
+            (
+                "-1 among the rows is not checked",
+                "column = row >= 0 && at < columns.entries",
+                "column = at < columns.entries",
+            ),
+            (
+                "the column table is read past its end",
+                "row >= 0 && at < columns.entries ? columns.sources[at]",
+                "row >= 0 ? columns.sources[at]",
+            ),
+            (
+                "the row table is read past its end",
+                "entry < rows.entries ? rows.sources[entry] : -1",
+                "rows.sources[entry]",
+            ),
+            (
+                "vector path where the window folds back",
+                " && columns.sources[last] - left == t.columns - 1;",
+                ";",
+            ),
+            (
+                "vector path where the tile starts outside the image",
+                "last < columns.entries && left >= 0 &&",
+                "last < columns.entries &&",
+            ),
+            (
+                "vector path looks past the end of the table",
+                "dense && last < columns.entries &&",
+                "dense &&",
+            ),
+            (
+                "vector path where columns lie apart",
+                "row >= 0 && inside && x.runs",
+                "row >= 0 && inside",
+            ),
+            (
+                "vector path starts at the tile, not at an aligned address",
+                "before = left % V;",
+                "before = 0;",
+            ),
+            (
+                "pixels before the tile are stored",
+                "if (c + v >= 0 && c + v < t.columns)",
+                "if (c + v < t.columns)",
+            ),
+            (
+                "pixels after the tile are stored",
+                "if (c + v >= 0 && c + v < t.columns)",
+                "if (c + v >= 0)",
+            ),
+            (
+                "columns of a tile blocked, not modulo V",
+                "{ return column % V * pitch + column / V; }",
+                "{ return column / V * pitch + column % V; }",
+            ),
+            (
+                "a thread's rows one warp too far apart",
+                "r < planes * t.rows; r += THREADS / 32)",
+                "r < planes * t.rows; r += THREADS / 32 + 1)",
+            ),
+            ("dilation ignored without stride", "if (cs == 1 && cd == 1) {", "if (cs == 1) {"),
+            (
+                "one shared pixel too few is read",
+                "if (c < count + V - 1) pixels",
+                "if (c < count + V - 2) pixels",
+            ),
+            (
+                "stride of the tile's columns ignored",
+                "f(u, v, line[place<V>(column + v * cs + u * cd, pitch)])",
+                "f(u, v, line[place<V>(column + v + u * cd, pitch)])",
+            ),
+            ("overhanging columns are written", "if (v < outputs) y[v * step]", "y[v * step]"),
+            ("overhanging threads write vectors", "if (runs && outputs == V) {", "if (runs) {"),
         ],
     ),
     (
@@ -637,24 +643,14 @@ PLANTED = [
                 "*sizes(window.columns.taps, window.rows.taps, *window",
             ),
             (
-                "an int instead of an int32",
-                "np.int32(not plan.columns_by_tap)",
-                "int(not plan.columns_by_tap)",
-            ),
-            (
                 "a float32 instead of a float64",
                 "np.float64(window.cval.imag)",
                 "np.float32(window.cval.imag)",
             ),
             (
                 "steps of the kernel's taps left out of in_runs",
-                "in_runs(piece.kernels, k, plan.vector)",
-                "in_runs(piece.kernels, k[-2:], plan.vector)",
-            ),
-            (
-                "shared memory for one plane only",
-                "held = min(planes, per_block) * number",
-                "held = number",
+                "in_runs(piece.kernels, k, tile.vector)",
+                "in_runs(piece.kernels, k[-2:], tile.vector)",
             ),
             (
                 "shared memory counted in items of the array",
@@ -663,12 +659,34 @@ PLANTED = [
             ),
             (
                 "planes over blocks rounded down",
-                "-(-planes // plan.planes) * groups",
-                "max(1, planes // plan.planes) * groups",
+                "-(-planes // per_block) * groups",
+                "max(1, planes // per_block) * groups",
+            ),
+            ("one group in the grid", "-(-planes // per_block) * groups", "-(-planes // per_block)"),
+            (
+                "vectors across the end of a row of pixels",
+                "np.int32(whole and in_runs(piece.image",
+                "np.int32(in_runs(piece.image",
+            ),
+            ("shared and own batch axes swapped", "launches([own, shared],", "launches([shared, own],"),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/_tiles.py",
+        CORRELATE_ON_GPU,
+        [
+            (
+                "an int instead of an int32",
+                "np.int32(not self.columns_by_tap)",
+                "int(not self.columns_by_tap)",
+            ),
+            (
+                "shared memory for one plane only",
+                "held = planes * number",
+                "held = number",
             ),
             ("rows over blocks rounded down", "-(-height // down)", "max(1, height // down)"),
             ("columns over blocks rounded down", "-(-width // across)", "max(1, width // across)"),
-            ("one group in the grid", "-(-planes // plan.planes) * groups", "-(-planes // plan.planes)"),
             ("twice the kernel's threads", "THREADS = 128  # per block", "THREADS = 256"),
             ("column class one word short", "pitch = -(-columns // vector)", "pitch = columns // vector"),
             (
@@ -681,12 +699,6 @@ PLANTED = [
                 "    if by_tap:\n        return outputs\n",
                 "",
             ),
-            (
-                "vectors across the end of a row of pixels",
-                "np.int32(whole and in_runs(piece.image",
-                "np.int32(in_runs(piece.image",
-            ),
-            ("shared and own batch axes swapped", "launches([own, shared],", "launches([shared, own],"),
         ],
     ),
     (
@@ -773,19 +785,19 @@ PLANTED = [
                 "BatchAxis(min(axis.length, limit), axis.strides)",
             ),
             (
-                "tables kept without their mode",
-                "key = (cupy.cuda.runtime.getDevice(), axis, by_tap)",
-                "key = (cupy.cuda.runtime.getDevice(), axis.taps, axis.length, axis.start, by_tap)",
+                "index tables kept for inverse ones",
+                "key = (cupy.cuda.runtime.getDevice(), make, *what)",
+                "key = (cupy.cuda.runtime.getDevice(), *what)",
             ),
             (
                 "tables kept without their layout",
-                "key = (cupy.cuda.runtime.getDevice(), axis, by_tap)",
-                "key = (cupy.cuda.runtime.getDevice(), axis, False)",
+                "key = (cupy.cuda.runtime.getDevice(), make, *what)",
+                "key = (cupy.cuda.runtime.getDevice(), make, what[0])",
             ),
             (
                 "tables kept without their device",
-                "key = (cupy.cuda.runtime.getDevice(), axis, by_tap)",
-                "key = (0, axis, by_tap)",
+                "key = (cupy.cuda.runtime.getDevice(), make, *what)",
+                "key = (0, make, *what)",
             ),
             ("by-tap layout ignored", "table = axis.table(by_tap=by_tap)", "table = axis.table()"),
             (
@@ -806,7 +818,11 @@ PLANTED = [
                 "for at in range(0, n, run)",
                 "for at in range(0, min(n, run), run)",
             ),
-            ("kernels are not converted", "if piece.kernels.dtype != dtype:", "if False:"),
+            (
+                "kernels are not converted",
+                "piece, kernels=piece.kernels.astype(dtype, copy=False)",
+                "piece, kernels=piece.kernels",
+            ),
             ("converted images keep 0 outside", "if outside.size:", "if False:"),
             ("cval fills columns for rows", "if axis == -2 else", "if axis == -1 else"),
             ("integers stored without the way through int64", "values = values.astype(np.int64)", "pass"),
