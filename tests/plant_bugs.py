@@ -36,6 +36,11 @@ MODULATED_GRADIENTS_ON_GPU = (
     *("tests/test_kernels_modulated.py", "tests/test_gradients.py", "tests/test_gradients_arrays.py"),
     *("-k", "modulated and not numpy"),
 )
+CORRELATE_GRADIENT_ON_GPU = (
+    *("tests/test_kernels_correlate.py", "tests/test_gradients.py", "tests/test_gradients_arrays.py"),
+    *("-k", "cuda and correlate and not modulated and not local or test_kernels"),
+)
+SPREAD_ON_GPU = ("tests/test_kernels_correlate.py", "tests/test_spread.py", "tests/test_unfold.py", *CUDA)
 CORRELATE_ON_GPU = ("tests/test_correlate.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
 MODULATED_ON_GPU = ("tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
 ON_GPU = ("tests/test_correlate.py", "tests/test_modulated.py", "tests/test_kernels.py", *ANY_CALL, *CUDA)
@@ -235,6 +240,243 @@ PLANTED = [
             ),
             ("overhanging columns are written", "if (v < outputs) y[v * step]", "y[v * step]"),
             ("overhanging threads write vectors", "if (runs && outputs == V) {", "if (runs) {"),
+        ],
+    ),
+    (
+        "kernels/adjoint.cuh",
+        SPREAD_ON_GPU,
+        [
+            ("pixels that nobody reads are read from output -1", "if (output == -1) return;", ""),
+            ("lists one entry too short", "left = *next++ - 1;", "left = *next++ - 2;"),
+            (
+                "taps of the inverse table transposed",
+                "return rank < list[0] ? list[1 + rank] : -1;",
+                "return rank < list[0] ? list[rank] : -1;",
+            ),
+            (
+                "single outputs come again at every rank",
+                "if (output >= -1) return rank == 0 ? output : -1;",
+                "if (output >= -1) return rank < 2 ? output : -1;",
+            ),
+        ],
+    ),
+    (
+        "kernels/spread.cu",
+        SPREAD_ON_GPU,
+        [
+            ("no barrier before a tile is overwritten", "__syncthreads();  // the previous tile is read", ""),
+            (
+                "no barrier after a tile is loaded",
+                "load_tile(tile, t, active, z);\n      __syncthreads();",
+                "load_tile(tile, t, active, z);",
+            ),
+            (
+                "outputs above the first are read",
+                "exists = i >= 0 && i < z.height;",
+                "exists = i < z.height;",
+            ),
+            (
+                "outputs right of the last are read",
+                "j >= 0 && j < z.width ? widen(source",
+                "j >= 0 ? widen(source",
+            ),
+            (
+                "kernels of outputs above the first are read",
+                "r < rows && u - r <= above && r - u < below",
+                "r < rows && r - u < below",
+            ),
+            (
+                "kernels of outputs below the last are read",
+                "u - r <= above && r - u < below;",
+                "u - r <= above;",
+            ),
+            (
+                "kernels of pixels that do not exist are read",
+                "u < count && r < rows && u - r",
+                "u < count && u - r",
+            ),
+            (
+                "kernels right of the last output are read",
+                "j >= 0 && j < width ? rows : 0",
+                "j >= 0 ? rows : 0",
+            ),
+            (
+                "one vector of pixels too few is read",
+                "if (q + R > TAPS - count + 1)",
+                "if (q + R > TAPS - count + 2)",
+            ),
+            ("rows of taps taken in the wrong order", "z[TAPS + r - u]", "z[TAPS + r - (count - 1 - u)]"),
+            ("rows of taps counted again", "      sums[p][r] = number<A>(0, 0);\n    }\n}", "    }\n}"),
+            ("tiles are not aligned", "? (R - (tc - 1) % R) % R : 0;", "? 0 : 0;"),
+            (
+                "first taps for all chunks of rows",
+                "(down.first_tap + t0 * down.tap_step) * k.m",
+                "down.first_tap * k.m",
+            ),
+            (
+                "first taps for all chunks of columns",
+                "(across.first_tap + v0 * across.tap_step) * k.n",
+                "across.first_tap * k.n",
+            ),
+            (
+                "steps between taps ignore the stride",
+                "down.tap_step * k.m - down.output_step * k.row",
+                "k.m - down.output_step * k.row",
+            ),
+            (
+                "direct reads counted again with the others",
+                "if (direct && all_direct) return;\n",
+                "if (false) return;\n",
+            ),
+            (
+                "rows that are read directly count again beside folded columns",
+                "i[r] >= 0 && !(direct && i[r] == direct_row + r)",
+                "i[r] >= 0 && !direct",
+            ),
+            ("all planes read the first one's pixels", "at + p * walk.plane, together", "at, together"),
+            ("pixels beyond the image are written", "if (r < pixels.rows) to[", "to["),
+            ("classes of pixels lie side by side", "row_class + row * row_classes, w", "row_class + row, w"),
+            ("group offset of the kernels forgotten", "k + k_base + group * k_group,", "k + k_base,"),
+            ("folded light is lost", "if (!(down.alone && across.alone))", "if (false)"),
+            (
+                "folded light is lost along one axis",
+                "if (!(down.alone && across.alone))",
+                "if (!(down.alone || across.alone))",
+            ),
+        ],
+    ),
+    (
+        "kernels/unfold.cu",
+        SPREAD_ON_GPU,
+        [
+            (
+                "no barrier after a tile is loaded",
+                "dense != 0, cval);\n      __syncthreads();",
+                "dense != 0, cval);",
+            ),
+            ("stride of the columns ignored", "(lane * V + v) * cs + n * cd", "lane * V + v + n * cd"),
+            ("taps transposed", "(m0 + m) * u_m + (n0 + n) * u_n", "(m0 + m) * u_n + (n0 + n) * u_m"),
+            ("first taps for all chunks", "(m0 + m) * u_m + (n0 + n) * u_n", "m * u_m + n * u_n"),
+        ],
+    ),
+    (
+        "kernels/correlate_gradient.cu",
+        CORRELATE_GRADIENT_ON_GPU,
+        [
+            (
+                "no barrier before a tile is overwritten",
+                "        __syncthreads();  // the previous tile is read",
+                "        ",
+            ),
+            (
+                "no barrier before sums are added up",
+                "    __syncthreads();\n    for (int at = threadIdx.x;",
+                "    for (int at = threadIdx.x;",
+            ),
+            (
+                "gradient is not conjugated",
+                "factors[p][v] = conjugate(factors[p][v]);",
+                "factors[p][v] = factors[p][v];",
+            ),
+            (
+                "gradient of a sum is not conjugated",
+                "factors[v] = conjugate(factors[v]);",
+                "factors[v] = factors[v];",
+            ),
+            ("further planes replace the first", "if (plane0 > 0 || add_up) {", "if (add_up) {"),
+            ("further launches replace the first", "if (plane0 > 0 || add_up) {", "if (plane0 > 0) {"),
+            ("planes along one axis only", "{plane / inside, plane % inside}", "{0, plane % inside}"),
+            ("all rows of taps in every block", "min(kh, first_tap + rows_each)", "kh"),
+            ("0 times what lies beyond the output", "if (v < outputs) sums[m", "sums[m"),
+            (
+                "sums of a stretch counted again",
+                "        sums[e] = number<A>(0, 0);\n      }\n    }",
+                "      }\n    }",
+            ),
+            (
+                "one tile too few in a part",
+                "each = (tiles - 1) / splits + 1;",
+                "each = (tiles - 1) / splits;",
+            ),
+            (
+                "last row of threads left out",
+                "for (int half = THREADS / 2; half > 0",
+                "for (int half = THREADS / 2; half > 1",
+            ),
+            (
+                "tile one row short",
+                "(lines - 1) * rs + (row_taps - 1) * rd + 1,",
+                "(lines - 1) * rs + (row_taps - 1) * rd,",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/spread.py",
+        SPREAD_ON_GPU,
+        [
+            (
+                "blocks that are not whole count as inside",
+                "_ALONE if whole else _ALONE | _INSIDE",
+                "_ALONE | _INSIDE",
+            ),
+            (
+                "gaps among the outputs overlooked",
+                "gaps = len(outputs) == 0 or outputs[-1] - outputs[0] >= len(outputs)",
+                "gaps = len(outputs) == 0",
+            ),
+            ("outputs of a piece counted from the first of all", "output - int(outputs[0])", "output"),
+            ("every tap is met by each class", "tap_step = axis.stride // common", "tap_step = 1"),
+            ("number of planes changes the taps of a tile", "// PLANES[-1] * min(planes, per_block)", "// 1"),
+            (
+                "pitch without a place for further banks",
+                "pitch = (runs | 1) * run",
+                "pitch = -(-runs // 2) * 2 * run",
+            ),
+            (
+                "classes left out of the grid",
+                "down.tiles(height, block) * len(down.classes)",
+                "down.tiles(height, block)",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/correlate_gradient.py",
+        CORRELATE_GRADIENT_ON_GPU,
+        [
+            (
+                "window of swapped axes not swapped",
+                "window = Window(window.columns, window.rows, window.cval)",
+                "pass",
+            ),
+            ("sums of many planes in half precision", "if not (over_pixels or at_once):", "if False:"),
+            (
+                "later pieces replace the first",
+                "first=all(where[axis].start in (None, 0) for axis in summed)",
+                "first=True",
+            ),
+            ("later launches replace the first", "        first = False\n", "        pass\n"),
+            (
+                "parts of a sum left out",
+                "sums += parts[0] if splits == 1 else parts.sum(axis=0)",
+                "sums += parts[0]",
+            ),
+            (
+                "sums kept beside the result without a limit",
+                "blocks(kept, max(1, _SUMS //",
+                "blocks(kept, max(1, (_SUMS << 10) //",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/unfold.py",
+        SPREAD_ON_GPU,
+        [
+            ("cval as it is, not as its bits", "outside.view(bits)[()]", "outside.astype(bits)[()]"),
+            (
+                "vectors across the end of a row of pixels",
+                "np.int32(whole and in_runs(image",
+                "np.int32(in_runs(image",
+            ),
         ],
     ),
     (
@@ -785,11 +1027,6 @@ PLANTED = [
                 "BatchAxis(min(axis.length, limit), axis.strides)",
             ),
             (
-                "index tables kept for inverse ones",
-                "key = (cupy.cuda.runtime.getDevice(), make, *what)",
-                "key = (cupy.cuda.runtime.getDevice(), *what)",
-            ),
-            (
                 "tables kept without their layout",
                 "key = (cupy.cuda.runtime.getDevice(), make, *what)",
                 "key = (cupy.cuda.runtime.getDevice(), make, what[0])",
@@ -812,7 +1049,11 @@ PLANTED = [
         ON_GPU,
         [
             ("blocks read the first one's window", "self.window.part(*where[batch:]),", "self.window,"),
-            ("blocks read the first one's samples", "self.image[where[:batch]],", "self.image,"),
+            (
+                "blocks read the first one's samples",
+                "image[where[:batch]],\n            self.kernels[(slice(None), slice(None), *theirs[:batch]",
+                "image,\n            self.kernels[(slice(None), slice(None), *theirs[:batch]",
+            ),
             (
                 "of long axes the first part alone",
                 "for at in range(0, n, run)",

@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import reference
 from torch_forms import (
@@ -147,6 +148,8 @@ def test_integers_pairs_and_lists_name_the_same_window(function):
     for kind in (tuple, list, torch.Size):
         same = call(function, operands, padding=kind([1, 1]), stride=kind([2, 2]), dilation=kind([2]))
         assert torch.equal(same, expected)
+    one, two = np.int64(1), (np.int32(2), 2)
+    assert torch.equal(call(function, operands, padding=one, stride=two, dilation=two), expected)
 
 
 @each_form

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from torch_forms import call, layers, torch
 
@@ -214,7 +215,14 @@ def test_groups(groups, error):
 NUMBERS = {
     "stride": [(0, ValueError), (-1, ValueError), (1.5, TypeError), ((1, 2, 3), TypeError), ("2", TypeError)],
     "dilation": [(0, ValueError), ((1, 0), ValueError), (None, TypeError), ((1, 1, 1), TypeError)],
-    "padding": [(-1, ValueError), ((0, -1), ValueError), (0.5, TypeError), ((1, 1, 1), TypeError)],
+    "padding": [
+        (-1, ValueError),
+        ((0, -1), ValueError),
+        (0.5, TypeError),
+        ((1, 1, 1), TypeError),
+        (np.array([1, 1]), TypeError),
+        (torch.tensor(1), TypeError),
+    ],
 }
 EACH_NUMBER = [(name, *case) for name, cases in NUMBERS.items() for case in cases]
 

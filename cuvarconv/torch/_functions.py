@@ -381,7 +381,7 @@ def _parsed(
     if not isinstance(padding_mode, str) or padding_mode not in MODES:
         raise ValueError(f"padding_mode: expected one of {', '.join(MODES)}, got {padding_mode!r}")
     strides, dilations = int_pair("stride", stride, 1), int_pair("dilation", dilation, 1)
-    if padding == "valid":
+    if isinstance(padding, str) and padding == "valid":
         padding = 0
     if isinstance(padding, str):
         if padding != "same":
