@@ -58,7 +58,8 @@ def check_varying(
     fits = len(varying) <= len(shape)
     for axis, (length, expected) in enumerate(zip(padded, shape, strict=fits)):
         divides = axis == divisor_axis and length and expected % length == 0
-        fits = fits and (length in (1, expected) or bool(divides))
+        # not `in`, which torch.compile answers for symbols without comparing their values
+        fits = fits and (length == 1 or length == expected or bool(divides))
     if not fits:
         raise ValueError(
             f"{name}: expected shape (kh, kw) + S with S broadcasting to {shape}, got S = {varying}"
@@ -95,6 +96,6 @@ def check_full(
     varying = kernels[2:-4]
     missing = len(batch) - len(varying)
     if missing < 0 or any(
-        length not in (1, whole) for length, whole in zip(varying, batch[missing:], strict=True)
+        not (length == 1 or length == whole) for length, whole in zip(varying, batch[missing:], strict=True)
     ):
         raise ValueError(f"kernels: expected batch axes that broadcast to {batch}, got {varying}")

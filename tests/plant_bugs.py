@@ -34,7 +34,7 @@ HOST = ("-k", "not cuda")
 ANY_CALL = ("tests/test_blocks.py", "tests/test_hypothesis.py", "tests/test_scipy_parity.py")
 MODULATED_GRADIENTS_ON_GPU = (
     *("tests/test_kernels_modulated.py", "tests/test_gradients.py", "tests/test_gradients_arrays.py"),
-    *("-k", "modulated and not numpy"),
+    *("-k", "modulat and not numpy"),
 )
 CORRELATE_GRADIENT_ON_GPU = (
     *("tests/test_kernels_correlate.py", "tests/test_gradients.py", "tests/test_gradients_arrays.py"),

@@ -92,6 +92,15 @@ def test_under_a_modulation_of_ones_it_is_conv2d(device, options, mode):
     assert_near(layer(x, x.new_ones(3, 3)), plain(x))
 
 
+@pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
+def test_even_kernels_are_padded_on_the_same_side_as_by_conv2d(device, mode):
+    options = {"padding": "same", "dilation": (1, 3), "padding_mode": mode}
+    plain = nn.Conv2d(4, 6, (4, 2), **options, dtype=torch.float64, device=device)
+    x = draw((2, 4, *IMAGE), device=device)
+    ones = x.new_ones(4, 2)
+    assert_near(layers.modulated_conv2d(x, plain.weight, ones, plain.bias, **options), plain(x))
+
+
 def test_a_flat_guide_is_conv2d(device):
     plain = nn.Conv2d(4, 6, 3, padding=1, dtype=torch.float64, device=device)
     layer = layers.PixelAdaptiveConv2d(4, 6, 3, padding=1, dtype=torch.float64, device=device)
