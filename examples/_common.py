@@ -52,7 +52,7 @@ class Progress:
     def step(self, text: str) -> None:
         """Say that a step is done, and what came of it."""
         self._done += 1
-        last = self._done == self._steps
+        last = self._done >= self._steps
         seconds = time.perf_counter() - self._start
         tenths = 10 * self._done // self._steps
         line = f"[{'#' * tenths:<10}] {self._done}/{self._steps} {seconds:5.1f} s  {text}"

@@ -1,6 +1,6 @@
 """Learn the shared kernel w of a blur that differs from pixel to pixel, from one photograph.
 
-    python examples/learn_weight.py [IMAGE] [--steps 220] [--size 160] [--seed 0]
+    python examples/learn_weight.py [IMAGE] [--steps 220] [--size 256] [--seed 0]
         [--output learned_weight.png]
 
 needs ``pip install 'cuvarconv[demo,torch]'``.  The photograph x is blurred by equation (2),
@@ -36,7 +36,7 @@ GOAL = 1e-3
 
 def main(arguments: list[str] | None = None) -> int:
     """Blur, learn, print, draw."""
-    parser = command_line("Learn w of equation (2).", size=160, steps=220, output="learned_weight.png")
+    parser = command_line("Learn w of equation (2).", size=256, steps=220, output="learned_weight.png")
     options = parsed(parser, arguments)
     try:
         check_matplotlib()
@@ -154,8 +154,7 @@ def draw(path: Path, blur: Blur, sigma: Tensor, truth: Tensor, course: Course) -
 
     target, result = blur(truth).numpy(), blur(course.weight).numpy()
     height = 3.8 * min(max(sigma.shape[0] / sigma.shape[1], 0.4), 1.8)
-    figure = Figure((13, 2 * height + 5), layout="constrained", dpi=110)
-    figure.get_layout_engine().set(w_pad=0.08, h_pad=0.08)
+    figure = Figure((13, 2 * height + 5), layout="compressed", dpi=110)
     cells = figure.subplots(3, 3, height_ratios=(height, height, 3.6))
 
     show(cells[0, 0], blur.image.numpy(), "photograph x")
@@ -195,4 +194,5 @@ def tiles(weight: Tensor) -> np.ndarray:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # in pictures as small as these, threads wait more than they work
     sys.exit(main())

@@ -1,6 +1,6 @@
 """Train a small network that gives a sharp grey photograph the colours of one that is 4 times as coarse.
 
-    python examples/pixel_adaptive_upsampling.py [IMAGE] [--steps 300] [--size 370] [--seed 0]
+    python examples/pixel_adaptive_upsampling.py [IMAGE] [--steps 800] [--size 370] [--seed 0]
         [--output upsampled.png]
 
 needs ``pip install 'cuvarconv[demo,torch]'``.  The luma Y of the photograph is known in full, its
@@ -30,14 +30,14 @@ from cuvarconv.torch import PixelAdaptiveConv2d
 
 FACTOR = 4
 PATCH, BATCH = 48, 4
-RATE = 1e-2  # of learning, at most
+RATE = 5e-3  # of learning, at most
 GAIN = 6.0  # brings colour differences and detail to the size of luma
 YCBCR = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))  # JPEG's YCbCr
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train, judge, print, draw."""
-    parser = command_line("Upsample colours.", size=370, steps=300, output="upsampled.png")
+    parser = command_line("Upsample colours.", size=370, steps=800, output="upsampled.png")
     options = parsed(parser, arguments)
     try:
         check_matplotlib()
@@ -231,4 +231,5 @@ def worst_place(error: Tensor, side: int) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)  # in pictures as small as these, threads wait more than they work
     sys.exit(main())

@@ -13,7 +13,6 @@ Where `image` and `kernels` were converted, they hold only those outputs, in the
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -233,15 +232,19 @@ def _fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
     return max(piece.table_entries()) <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= workspace
 
 
-@functools.lru_cache(maxsize=512)
 def _most_readers(axis: Axis, run: int) -> int:
-    """Return how many outputs at most read `run` neighbouring pixels, of all runs of a cut."""
-    if run == axis.size:
-        return axis.length
-    sources = axis.table(by_tap=True).sources
-    read = np.flatnonzero(sources != CVAL)
-    pairs = np.unique(sources[read] // run * axis.length + read % axis.length)
-    return int(np.bincount(pairs // axis.length).max(initial=0))
+    """Return a bound on how many outputs read `run` neighbouring pixels, wherever these lie."""
+
+    def reading(positions: int) -> int:
+        across = (positions - 1 + (axis.taps - 1) * axis.dilation) // axis.stride + 1
+        return min(across, axis.taps * -(-positions // axis.stride)) if positions > 0 else 0
+
+    count = reading(run)
+    if axis.mode not in ("constant", "valid"):
+        for overhang in (-axis.start, axis.start + axis.span - axis.size):
+            folded_once = axis.mode != "nearest" and overhang < axis.size
+            count += reading(min(overhang, run) if folded_once else overhang)
+    return min(count, axis.length)
 
 
 def _size(array: Any, read: list[int]) -> int:
