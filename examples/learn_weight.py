@@ -154,7 +154,7 @@ def draw(path: Path, blur: Blur, sigma: Tensor, truth: Tensor, course: Course) -
 
     target, result = blur(truth).numpy(), blur(course.weight).numpy()
     height = 3.8 * min(max(sigma.shape[0] / sigma.shape[1], 0.4), 1.8)
-    figure = Figure((13, 2 * height + 5), layout="compressed", dpi=110)
+    figure = Figure((13, 2 * height + 4.1), layout="compressed", dpi=110)
     cells = figure.subplots(3, 3, height_ratios=(height, height, 3.6))
 
     show(cells[0, 0], blur.image.numpy(), "photograph x")
