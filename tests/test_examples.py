@@ -67,7 +67,7 @@ def test_gaussians_of_learn_weight(example):
         torch.testing.assert_close(kernel[2, 4] / kernel[2, 2], fall**4)
 
 
-@pytest.mark.parametrize("name", ["learn_weight", "pixel_adaptive_upsampling"])
+@pytest.mark.parametrize("name", ["learn_weight"])
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [

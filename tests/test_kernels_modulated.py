@@ -218,9 +218,10 @@ def small(request, cuda_backend, instantiations, monkeypatch):
 
 @EACH
 @pytest.mark.parametrize("groups", [1, 2])
-@pytest.mark.parametrize("varying", ["input", "weights", "grad"])
-def test_operands_are_converted_piece_by_piece(cuda_backend, small, name, groups, varying):
-    arrays = operands(4, 6, (4, 5), (2, 3), (2,), (2,), groups=groups, **{varying: np.float64})
+@pytest.mark.parametrize("double", ["input", "weights", "grad", "grad modulation"])
+def test_operands_are_converted_piece_by_piece(cuda_backend, small, name, groups, double):
+    types = dict.fromkeys(double.split(), np.float64)
+    arrays = operands(4, 6, (4, 5), (2, 3), (2,), (2,), groups=groups, **types)
     check(cuda_backend, arrays, name, groups=groups)
 
 
