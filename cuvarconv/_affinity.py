@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from cuvarconv._arguments import int_pair
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import computing_dtype, product_dtype
 from cuvarconv._gradients import Gradient, check_gradient, gradients
-from cuvarconv._window import Window, int_pair, make_window
+from cuvarconv._window import Window, make_window
 
 
 def affinity(

@@ -12,7 +12,7 @@ from cuvarconv._correlate import correlate
 from cuvarconv._dtypes import product_dtype
 from cuvarconv._shapes import align, image_axes_last, kernel_size, with_image
 from cuvarconv._spread import spread
-from cuvarconv._window import adjoint_image, make_window
+from cuvarconv._window import adjoint_window, make_window
 
 
 def as_linear_operator(
@@ -103,9 +103,10 @@ def as_linear_operator(
     with receive(None, weights=weights) as call:
         (kernels,) = call.operands
         size = kernel_size("weights", kernels.shape)
-        if form == "scatter":
-            image = adjoint_image(size, image, None, mode=mode, stride=stride, dilation=dilation)
-        window = make_window(size, image, cval=0.0, **common)
+        if form == "gather":
+            window = make_window(size, image, cval=0.0, **common)
+        else:
+            window = adjoint_window(size, image, None, **common)
         received = window.output_shape if form == "gather" else window.image_shape
         align("weights", kernels, with_image(given, order, window.output_shape), order)
         home, dtype = call.home, product_dtype((kernels.dtype,))
@@ -114,7 +115,7 @@ def as_linear_operator(
         return correlate(images, kernels, axes=last, **common)
 
     def scatter(images: Any) -> Any:
-        return spread(images, kernels, shape=image, axes=last, **common)
+        return spread(images, kernels, shape=window.image_shape, axes=last, **common)
 
     forward, adjoint = (gather, scatter) if form == "gather" else (scatter, gather)
     there, back = with_image(given, order, received), given

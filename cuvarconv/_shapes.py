@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cuvarconv._window import image_axes
+from cuvarconv._arguments import image_axes
 
 
 def image_axes_last(ndim: int, axes: Any, name: str = "input") -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import computing_dtype, product_dtype
 from cuvarconv._shapes import align, image_axes_last, kernel_size, with_image
-from cuvarconv._window import adjoint_image, make_window
+from cuvarconv._window import adjoint_window
 
 
 def spread(
@@ -103,14 +103,8 @@ def spread(
         order = image_axes_last(images.ndim, axes)
         size = kernel_size("weights", kernels.shape)
         received = (images.shape[order[-2]], images.shape[order[-1]])
-        window = make_window(
-            size,
-            adjoint_image(size, received, shape, mode=mode, stride=stride, dilation=dilation),
-            mode=mode,
-            cval=0.0,
-            origin=origin,
-            stride=stride,
-            dilation=dilation,
+        window = adjoint_window(
+            size, received, shape, mode=mode, origin=origin, stride=stride, dilation=dilation
         )
         kernels_last = align("weights", kernels, images.shape, order)
         dtypes = (images.dtype, kernels.dtype)

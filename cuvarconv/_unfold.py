@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from cuvarconv._arguments import int_pair
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import check_cval, computing_dtype, product_dtype
-from cuvarconv._window import adjoint_image, int_pair, make_window
+from cuvarconv._window import adjoint_window, make_window
 
 
 def unfold(
@@ -165,14 +166,8 @@ def fold(
             raise ValueError(f"columns: expected at least one tap along each axis, got shape {patches.shape}")
         if shape is None:
             raise TypeError("shape: expected a pair of ints (H, W), got None")
-        window = make_window(
-            (kh, kw),
-            adjoint_image((kh, kw), (height, width), shape, mode=mode, stride=stride, dilation=dilation),
-            mode=mode,
-            cval=0.0,
-            origin=origin,
-            stride=stride,
-            dilation=dilation,
+        window = adjoint_window(
+            (kh, kw), (height, width), shape, mode=mode, origin=origin, stride=stride, dilation=dilation
         )
         result = call.fresh((*batch, *window.image_shape), product_dtype((patches.dtype,)))
         kernels = patches.transpose(-4 + patches.ndim, -3 + patches.ndim, *range(len(batch)), -2, -1)

@@ -1093,7 +1093,7 @@ PLANTED = [
         ],
     ),
     (
-        "cuvarconv/_window.py",
+        "cuvarconv/_axis.py",
         WINDOW,
         [
             (
@@ -1145,6 +1145,18 @@ PLANTED = [
                 "first = min(max(0, -axis.start - 1), axis.span)",
             ),
             (
+                "parts: first output not strided",
+                "self.start + first * self.stride + tap",
+                "self.start + first + tap",
+            ),
+            ("parts: first tap not dilated", "tap * self.dilation,", "tap,"),
+        ],
+    ),
+    (
+        "cuvarconv/_window.py",
+        WINDOW,
+        [
+            (
                 "even windows centred left",
                 "start = -(taps // 2 + origin) * dilation",
                 "start = -((taps - 1) // 2 + origin) * dilation",
@@ -1184,12 +1196,12 @@ PLANTED = [
                 "length = (size - (taps - 1) * dilation - 1) // stride + 1",
                 "length = (size - taps) // stride + 1",
             ),
-            (
-                "parts: first output not strided",
-                "self.start + first * self.stride + tap",
-                "self.start + first + tap",
-            ),
-            ("parts: first tap not dilated", "tap * self.dilation,", "tap,"),
+        ],
+    ),
+    (
+        "cuvarconv/_arguments.py",
+        WINDOW,
+        [
             (
                 "modes of rows and columns swapped",
                 "return _MODES[pair[0]], _MODES[pair[1]]",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvarconv._window import Axis, Window
+from cuvarconv._axis import Axis
+from cuvarconv._window import Window
 
 Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) -> what they add
 RowTerms = Callable[[int, slice, slice], Term]  # (row tap, rows, hull of columns of outputs) -> its terms

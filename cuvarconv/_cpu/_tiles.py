@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._window import CVAL, IndexTable, Window
+from cuvarconv._axis import CVAL, IndexTable
+from cuvarconv._window import Window
 
 _SMALL = 1 << 12  # pixels that are looked up faster than cut into rectangles
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cuvarconv._axis import CVAL
 from cuvarconv._blocks import Where, blocks
 from cuvarconv._cpu._runs import Term, spread_block
 from cuvarconv._cpu._tiles import WORKSPACE, gather, shifted_pixels, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
-from cuvarconv._window import CVAL, Window
+from cuvarconv._window import Window
 
 _BLOCK = 1 << 17  # features in one block
 _TILE = 1 << 19  # features under their windows

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cuvarconv._axis import Axis, IndexTable
 from cuvarconv._blocks import Where
 from cuvarconv._cpu._channels_last import Layout, multiply
 from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
-from cuvarconv._window import Axis, IndexTable, Window
+from cuvarconv._window import Window
 
 _TILE = 1 << 19  # pixels under their windows, over samples and channels
 BYTES = 16 << 20  # that one block takes: a tile, kernels converted, products and sums

@@ -11,8 +11,8 @@ from typing import Any
 import cupy
 import numpy as np
 
+from cuvarconv._axis import Axis, IndexTable
 from cuvarconv._gpu._pieces import AdjointPiece, Piece, Readers
-from cuvarconv._window import Axis, IndexTable
 
 Offsets = tuple[int, ...]  # one per operand, in elements
 

@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 import cupy
 import numpy as np
 
+from cuvarconv._axis import CVAL, Axis, InverseTable
 from cuvarconv._blocks import Where, blocks
-from cuvarconv._window import CVAL, Axis, InverseTable, Window
+from cuvarconv._window import Window
 
 _WORKSPACE = 32 << 20  # bytes of converted arrays at a time; as much again while one is made
 _MOST_ENTRIES = 1 << 20  # of an index table: 8 MiB

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from cuvarconv._axis import Axis
 from cuvarconv._gpu._geometry import table_arguments
-from cuvarconv._window import Axis, Window
+from cuvarconv._window import Window
 
 THREADS = 128  # per block
 LANES = (8, 32)  # threads side by side along a row

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cuvarconv._axis import NO_OUTPUT
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
     Batch,
@@ -24,7 +25,7 @@ from cuvarconv._gpu._geometry import (
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, shared_memory_per_block
 from cuvarconv._gpu._pieces import AdjointPiece, Readers, pieces
-from cuvarconv._window import NO_OUTPUT, Window
+from cuvarconv._window import Window
 
 PLANES = (1, 4, 16)  # planes per block, the kernel's P
 THREADS = 128  # per block
