@@ -1562,7 +1562,8 @@ def check_import(root: Path) -> None:
 
 def run_tests(root: Path, tests: tuple[str, ...]) -> Outcome:
     report = root / "report.xml"
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    options = ["-q", "-x", "-n0", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [sys.executable, "-m", "pytest", *options]
     start = time.monotonic()
     try:
         process = subprocess.run(
