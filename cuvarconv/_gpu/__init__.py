@@ -22,6 +22,7 @@ except ImportError as error:
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.correlate import correlate
 from cuvarconv._gpu.correlate_gradient import correlate_weights_gradient
+from cuvarconv._gpu.gaussian import gaussian
 from cuvarconv._gpu.local import local_correlate
 from cuvarconv._gpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._gpu.modulated import modulated_correlate
@@ -40,6 +41,7 @@ __all__ = [
     "correlate_weights_gradient",
     "current",
     "empty",
+    "gaussian",
     "linear_operator",
     "local_correlate",
     "local_input_gradient",

@@ -1,0 +1,275 @@
+// Sums over the window of V neighbouring outputs, for walk_window: Σ k x, and what the derivatives in the widths need.
+#pragma once
+#include "gaussian_window.cuh"
+
+// sums += values, values = 0
+template <class A, int K, int V> __device__ __forceinline__ void flush(A (&sums)[K][V], A (&values)[K][V])
+{
+#pragma unroll
+  for (int k = 0; k < K; ++k)
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      sums[k][v] += values[k][v];
+      values[k][v] = 0;
+    }
+}
+
+template <class S, int V> __device__ __forceinline__ int largest_rows(const S (&shapes)[V])
+{
+  int largest = shapes[0].rows;
+#pragma unroll
+  for (int v = 1; v < V; ++v) largest = max(largest, shapes[v].rows);
+  return largest;
+}
+
+template <class S, int V> __device__ __forceinline__ int largest_columns(const S (&shapes)[V])
+{
+  int largest = shapes[0].columns;
+#pragma unroll
+  for (int v = 1; v < V; ++v) largest = max(largest, shapes[v].columns);
+  return largest;
+}
+
+// f(v, m, n, pixel) for each tap of a strip and output v, -radius ≤ m, n ≤ radius
+template <int V, class A, class S, class F>
+__device__ __forceinline__ void for_each_tap(const Strip<A>& strip, const S (&shapes)[V], F f)
+{
+  const int rows = largest_rows(shapes), columns = largest_columns(shapes);
+  for (int m = strip.m0; m < strip.m1 && m <= rows; ++m)
+    for (int n = strip.n0 == 0 ? 0 : strip.n0 + 1; n <= strip.n1 && n <= columns; ++n)
+      for (int side = 0; side < 4; ++side) {
+        if ((side / 2 && m == 0) || (side % 2 && n == 0)) continue;
+        const int down = side / 2 ? -m : m, across = side % 2 ? -n : n;
+#pragma unroll
+        for (int v = 0; v < V; ++v)
+          if (m <= shapes[v].rows && n <= shapes[v].columns) f(v, down, across, strip.template at<V>(down, across, v));
+      }
+}
+
+// Axis-aligned kernels are products, even in m and in n.  K = 1: Σ k x; K = 2: Σ k (m² - Σ k m²) x and the
+// same with n.
+template <class A, int V, int K> struct AlignedSums {
+  Shape<A, false> shapes[V];
+  A scales[V], row_means[V], column_means[V];  // 1 / Σ k, Σ k m² and Σ k n²
+  A totals[K][V];
+
+  __device__ __forceinline__ void start()
+  {
+#pragma unroll
+    for (int v = 0; v < V; ++v) {
+      const Moments<A> down = moments_of(shapes[v].rows, shapes[v].down);
+      const Moments<A> across = moments_of(shapes[v].columns, shapes[v].across);
+      scales[v] = 1 / (down.sum * across.sum);
+      row_means[v] = down.squares / down.sum;
+      column_means[v] = across.squares / across.sum;
+#pragma unroll
+      for (int k = 0; k < K; ++k) totals[k][v] = 0;
+    }
+  }
+
+  // The factors of a row of taps: a column of them has those of `column_factors`.
+  __device__ __forceinline__ void row_factors(A (&factors)[K], int v, A m, A part) const
+  {
+    const A weight = shapes[v].along_rows(m) * (scales[v] * part);
+    factors[0] = K == 1 ? weight : weight * (m * m - row_means[v]);
+    if (K == 2) factors[K - 1] = weight;
+  }
+  __device__ __forceinline__ void column_factors(A (&factors)[K], int v, A n) const
+  {
+    factors[0] = shapes[v].along_columns(n);
+    if (K == 2) factors[K - 1] = factors[0] * (n * n - column_means[v]);
+  }
+
+  __device__ __forceinline__ void add(const Strip<A>& strip)
+  {
+    A sums[K][V] = {};
+    const int rows = largest_rows(shapes), columns = largest_columns(shapes);
+#pragma unroll 1
+    for (int n = strip.n0; n == 0 || n < min(strip.n1, columns); n += CHUNK) {
+      A middle[V][K], weights[CHUNK][V][K];
+#pragma unroll
+      for (int v = 0; v < V; ++v) {
+        column_factors(middle[v], v, 0);
+#pragma unroll
+        for (int u = 0; u < CHUNK; ++u) {
+          column_factors(weights[u][v], v, (A)(n + u + 1));
+#pragma unroll
+          for (int k = 0; k < K; ++k)
+            if (n + u >= shapes[v].columns) weights[u][v][k] = 0;
+        }
+      }
+#pragma unroll 1
+      for (int m = strip.m0; m < strip.m1 && m <= rows; ++m) add_row(sums, strip, m, n, middle, weights);
+    }
+    flush(totals, sums);
+  }
+
+  // Rows m and -m, columns n+1 … n+CHUNK on both sides, and the middle one if n is 0.
+  __device__ __forceinline__ void add_row(
+      A (&sums)[K][V], const Strip<A>& strip, int m, int n, const A (&middle)[V][K], const A (&weights)[CHUNK][V][K]) const
+  {
+    const A *up = strip.template row<V>(strip.above - m), *down = strip.template row<V>(strip.below + m);
+    A row[K][V] = {}, x[CHUNK + V];
+    if (n == 0) {
+      for_columns<V, V>(up, strip.left, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+      for_columns<V, V>(down, strip.left, strip.pitch, [&](int c, A pixel) { x[c] += pixel; });
+#pragma unroll
+      for (int v = 0; v < V; ++v)
+#pragma unroll
+        for (int k = 0; k < K; ++k) row[k][v] = middle[v][k] * x[v];
+    }
+    if (n < strip.n1) {
+      for_columns<V, CHUNK + V>(up, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+      for_columns<V, CHUNK + V>(down, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] += pixel; });
+      add_columns(row, x, weights, [](int u, int v) { return v + u + 1; });
+      for_columns<V, CHUNK + V>(up, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+      for_columns<V, CHUNK + V>(down, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { x[c] += pixel; });
+      add_columns(row, x, weights, [](int u, int v) { return CHUNK + v - u - 1; });
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v)
+      if (m <= shapes[v].rows) {
+        A factors[K];
+        row_factors(factors, v, (A)m, m == 0 ? (A)0.5 : (A)1);  // row 0 was taken twice
+#pragma unroll
+        for (int k = 0; k < K; ++k) sums[k][v] = multiply_add(factors[k], row[k][v], sums[k][v]);
+      }
+  }
+
+  template <class At>
+  static __device__ __forceinline__ void add_columns(A (&row)[K][V], const A (&x)[CHUNK + V], const A (&weights)[CHUNK][V][K], At at)
+  {
+#pragma unroll
+    for (int u = 0; u < CHUNK; ++u)
+#pragma unroll
+      for (int v = 0; v < V; ++v)
+#pragma unroll
+        for (int k = 0; k < K; ++k) row[k][v] = multiply_add(weights[u][v][k], x[at(u, v)], row[k][v]);
+  }
+
+  __device__ __forceinline__ void add_each(const Strip<A>& strip)
+  {
+    for_each_tap<V>(strip, shapes, [&](int v, int m, int n, A pixel) {
+      A down[K], across[K];
+      row_factors(down, v, (A)m, 1);
+      column_factors(across, v, (A)n);
+#pragma unroll
+      for (int k = 0; k < K; ++k) totals[k][v] = multiply_add(down[k] * across[k], pixel, totals[k][v]);
+    });
+  }
+
+  // Σ k x, or the derivatives for factors of 1
+  __device__ __forceinline__ A result(int k, int v) const { return totals[k][v]; }
+};
+
+// Turned kernels are the same at (m,n) and (-m,-n).  K = 1: Σ k x; K = 4: its covariances with u², v² and uv too.
+template <class A, int V, int K> struct TurnedSums {
+  Shape<A, true> shapes[V];
+  A totals[K][V], moments[K][V];  // of x, and of 1
+
+  __device__ __forceinline__ void start()
+  {
+#pragma unroll
+    for (int v = 0; v < V; ++v)
+#pragma unroll
+      for (int k = 0; k < K; ++k) totals[k][v] = moments[k][v] = 0;
+  }
+
+  // The factors of one tap, not normalised.
+  __device__ __forceinline__ void factors(A (&found)[K], int at, A m, A n) const
+  {
+    const A u = shapes[at].u(m, n), v = shapes[at].v(m, n);
+    found[0] = Shape<A, true>::weight_of(u, v);
+    if (K == 4) {
+      found[K - 3] = found[0] * (u * u);
+      found[K - 2] = found[0] * (v * v);
+      found[K - 1] = found[0] * (u * v);
+    }
+  }
+  // Such that not even sums of the largest numbers overflow.
+  __device__ __forceinline__ A scale(int v) const
+  {
+    return 1 / (((A)2 * shapes[v].rows + 1) * ((A)2 * shapes[v].columns + 1));
+  }
+
+  __device__ __forceinline__ void add(const Strip<A>& strip)
+  {
+    A sums[K][V] = {}, ones[K][V] = {};
+    const int rows = largest_rows(shapes), columns = largest_columns(shapes);
+#pragma unroll 1
+    for (int n = strip.n0; n == 0 || n < min(strip.n1, columns); n += CHUNK)
+#pragma unroll 1
+      for (int m = strip.m0; m < strip.m1 && m <= rows; ++m) add_row(sums, ones, strip, m, n);
+    flush(totals, sums);
+    flush(moments, ones);
+  }
+
+  // As of axis-aligned kernels.
+  __device__ __forceinline__ void add_row(A (&sums)[K][V], A (&ones)[K][V], const Strip<A>& strip, int m, int n) const
+  {
+    const A *up = strip.template row<V>(strip.above - m), *down = strip.template row<V>(strip.below + m);
+    A parts[V], x[CHUNK + V], y[CHUNK + V];
+#pragma unroll
+    for (int v = 0; v < V; ++v) parts[v] = m > shapes[v].rows ? 0 : (m == 0 ? (A)0.5 : (A)1) * scale(v);  // row 0 twice
+    if (n == 0) {
+      for_columns<V, V>(up, strip.left, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+      for_columns<V, V>(down, strip.left, strip.pitch, [&](int c, A pixel) { x[c] += pixel; });
+#pragma unroll
+      for (int v = 0; v < V; ++v) add_pair(sums, ones, v, (A)m, 0, parts[v], x[v]);
+    }
+    if (n >= strip.n1) return;
+    // (m,n) with (-m,-n)
+    for_columns<V, CHUNK + V>(down, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+    for_columns<V, CHUNK + V>(up, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
+    add_pairs(sums, ones, m, n, parts, x, y);
+    // (-m,n) with (m,-n)
+    for_columns<V, CHUNK + V>(up, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+    for_columns<V, CHUNK + V>(down, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
+    add_pairs(sums, ones, -m, n, parts, x, y);
+  }
+
+  __device__ __forceinline__ void add_pair(A (&sums)[K][V], A (&ones)[K][V], int v, A m, A n, A part, A both) const
+  {
+    A found[K];
+    factors(found, v, m, n);
+#pragma unroll
+    for (int k = 0; k < K; ++k) {
+      sums[k][v] = multiply_add(found[k] * part, both, sums[k][v]);
+      ones[k][v] = multiply_add(found[k], 2 * part, ones[k][v]);
+    }
+  }
+
+  __device__ __forceinline__ void add_pairs(
+      A (&sums)[K][V], A (&ones)[K][V], int m, int n, const A (&parts)[V], const A (&x)[CHUNK + V], const A (&y)[CHUNK + V]) const
+  {
+#pragma unroll
+    for (int u = 0; u < CHUNK; ++u)
+#pragma unroll
+      for (int v = 0; v < V; ++v)
+        if (n + u < shapes[v].columns)
+          add_pair(sums, ones, v, (A)m, (A)(n + u + 1), parts[v], x[v + u + 1] + y[CHUNK + v - u - 1]);
+  }
+
+  __device__ __forceinline__ void add_each(const Strip<A>& strip)
+  {
+    for_each_tap<V>(strip, shapes, [&](int v, int m, int n, A pixel) {
+      A found[K];
+      factors(found, v, (A)m, (A)n);
+#pragma unroll
+      for (int k = 0; k < K; ++k) {
+        totals[k][v] = multiply_add(found[k] * scale(v), pixel, totals[k][v]);
+        moments[k][v] = multiply_add(found[k], scale(v), moments[k][v]);
+      }
+    });
+  }
+
+  // Σ k x, and the covariances
+  __device__ __forceinline__ A result(int k, int v) const
+  {
+    const A mean = totals[0][v] / moments[0][v];
+    return k == 0 ? mean : totals[k][v] / moments[0][v] - moments[k][v] / moments[0][v] * mean;
+  }
+};
+
+template <class A, int V, int K, bool TURNED> struct SumsOf { typedef AlignedSums<A, V, K> type; };
+template <class A, int V, int K> struct SumsOf<A, V, K, true> { typedef TurnedSums<A, V, K> type; };
