@@ -10,10 +10,13 @@
 // gaussian_window.cuh says how the symmetries of k make three in four multiplications and loads unnecessary.
 #include "gaussian_sums.cuh"
 
+// Blocks per multiprocessor, at least: bounds the registers.
+template <class T, bool TURNED> constexpr int BLOCKS = TURNED ? 3 : sizeof(T) == 8 ? 2 : 4;
+
 // grid: one block per group, tile row and tile column (the columns fastest)
 // dynamic shared memory: `held` accumulators
 template <class T, bool TURNED>
-__global__ void __launch_bounds__(THREADS, 4)
+__global__ void __launch_bounds__(THREADS, (BLOCKS<T, TURNED>))
 gaussian(
     const T* __restrict__ x, int x_runs, long long x_base, long long x_group, long long x_row, long long x_column,
     T* __restrict__ y, int y_runs, long long y_base, long long y_group, long long y_row, long long y_column,

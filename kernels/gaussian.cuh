@@ -48,8 +48,16 @@ __device__ __forceinline__ double extent_of(double along, double across, double 
                         __dmul_rn(__dmul_rn(across, across), __dmul_rn(sine, sine))));
 }
 
+// The cosine and the sine of an angle, or both negative: a kernel is the same half a turn on.
+__device__ __forceinline__ void turn_of(double angle, double& cosine, double& sine)
+{
+  const double turns = rint(angle * 0.31830988618379067154);
+  const double rest = fma(-turns, 1.2246467991473531772e-16, fma(-turns, 3.1415926535897931160, angle));
+  sincospi(rest * 0.31830988618379067154, &sine, &cosine);  // needs no memory of its own
+}
+
 // sqrt(½ log2(e)) / σ
-__device__ __forceinline__ double sharpness_of(double s) { return s == 0 ? 0 : fmin(sqrt(HALF_LOG2_E) / s, LARGEST); }
+__device__ __forceinline__ double sharpness_of(double s) { return s == 0 ? 0 : fmin(0.84932180028801904272 / s, LARGEST); }
 
 // The kernel of one pixel.
 template <class A, bool TURNED> struct Shape {
@@ -68,24 +76,46 @@ template <class A, bool TURNED> struct Shape {
   __device__ __forceinline__ A weight(A m, A n) const { return along_rows(m) * along_columns(n); }
 };
 
+// down·m + across·n, where the two may nearly cancel.  In single precision both are split: the first parts are
+// multiples of one number, few enough that their sums are exact.
+template <class A> struct Slope {
+  A down, across;
+  __device__ __forceinline__ void set(double d, double a) { down = d; across = a; }
+  __device__ __forceinline__ A at(A m, A n) const { return multiply_add(across, n, down * m); }
+};
+
+template <> struct Slope<float> {
+  float down, across, down_rest, across_rest;
+  __device__ __forceinline__ void set(double d, double a)
+  {
+    const float large = 4096 * fmaxf(fabsf((float)d), fabsf((float)a));
+    down = __fsub_rn(__fadd_rn((float)d, large), large);
+    across = __fsub_rn(__fadd_rn((float)a, large), large);
+    down_rest = (float)(d - down);
+    across_rest = (float)(a - across);
+  }
+  __device__ __forceinline__ float at(float m, float n) const
+  {
+    return multiply_add(across, n, down * m) + multiply_add(across_rest, n, down_rest * m);
+  }
+};
+
 template <class A> struct Shape<A, true> {
   int rows, columns;
-  A u_down, u_across, v_down, v_across;  // u and v in units of their widths, times sqrt(½ log2(e))
+  Slope<A> u, v;  // in units of their widths, times sqrt(½ log2(e))
   __device__ __forceinline__ void read(const Widths& widths, int i, int j)
   {
     const double s = widths.rows.at(i, j), t = widths.columns.at(i, j), angle = widths.angle.at(i, j);
-    const double cosine = cos(angle), sine = sin(angle), u = sharpness_of(s), v = sharpness_of(t);
+    const double along_u = sharpness_of(s), along_v = sharpness_of(t);
+    double cosine, sine;
+    turn_of(angle, cosine, sine);
     rows = radius_of(extent_of(s, t, cosine, sine), widths.truncate, widths.most_rows);
     columns = radius_of(extent_of(t, s, cosine, sine), widths.truncate, widths.most_columns);
-    u_down = (A)(cosine * u);
-    u_across = (A)(sine * u);
-    v_down = (A)(-sine * v);
-    v_across = (A)(cosine * v);
+    u.set(cosine * along_u, sine * along_u);
+    v.set(-sine * along_v, cosine * along_v);
   }
-  __device__ __forceinline__ A u(A m, A n) const { return multiply_add(u_across, n, u_down * m); }
-  __device__ __forceinline__ A v(A m, A n) const { return multiply_add(v_across, n, v_down * m); }
   static __device__ __forceinline__ A weight_of(A u, A v) { return exp2_of(multiply_add(-u, u, -(v * v))); }
-  __device__ __forceinline__ A weight(A m, A n) const { return weight_of(u(m, n), v(m, n)); }
+  __device__ __forceinline__ A weight(A m, A n) const { return weight_of(u.at(m, n), v.at(m, n)); }
 };
 
 // Σ k along an axis, the small weights first, and Σ k m²

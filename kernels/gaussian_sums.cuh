@@ -30,20 +30,27 @@ template <class S, int V> __device__ __forceinline__ int largest_columns(const S
   return largest;
 }
 
-// f(v, m, n, pixel) for each tap of a strip and output v, -radius ≤ m, n ≤ radius
+// f(v, m, n, pixel) for each tap of row m of a strip and output v, -radius ≤ n ≤ radius
 template <int V, class A, class S, class F>
-__device__ __forceinline__ void for_each_tap(const Strip<A>& strip, const S (&shapes)[V], F f)
+__device__ __forceinline__ void for_row(const Strip<A>& strip, const S (&shapes)[V], int m, F f)
 {
-  const int rows = largest_rows(shapes), columns = largest_columns(shapes);
-  for (int m = strip.m0; m < strip.m1 && m <= rows; ++m)
-    for (int n = strip.n0 == 0 ? 0 : strip.n0 + 1; n <= strip.n1 && n <= columns; ++n)
-      for (int side = 0; side < 4; ++side) {
-        if ((side / 2 && m == 0) || (side % 2 && n == 0)) continue;
-        const int down = side / 2 ? -m : m, across = side % 2 ? -n : n;
+  const int columns = largest_columns(shapes);
+  for (int n = strip.n0 == 0 ? 0 : strip.n0 + 1; n <= min(strip.n1, columns); ++n)
+    for (int side = 0; side < (n == 0 ? 1 : 2); ++side) {
+      const int across = side ? -n : n;
 #pragma unroll
-        for (int v = 0; v < V; ++v)
-          if (m <= shapes[v].rows && n <= shapes[v].columns) f(v, down, across, strip.template at<V>(down, across, v));
-      }
+      for (int v = 0; v < V; ++v)
+        if (abs(m) <= shapes[v].rows && n <= shapes[v].columns) f(v, m, across, strip.template at<V>(m, across, v));
+    }
+}
+
+// row(m) for each row of a strip that a thread's outputs reach, above and below
+template <class A, class F> __device__ __forceinline__ void for_rows(const Strip<A>& strip, int radius, F row)
+{
+#pragma unroll 1
+  for (int m = strip.m0; m < strip.m1 && m <= radius; ++m)
+#pragma unroll 1
+    for (int side = 0; side < (m == 0 ? 1 : 2); ++side) row(side ? -m : m);
 }
 
 // Axis-aligned kernels are products, even in m and in n.  K = 1: Σ k x; K = 2: Σ k (m² - Σ k m²) x and the
@@ -149,12 +156,16 @@ template <class A, int V, int K> struct AlignedSums {
 
   __device__ __forceinline__ void add_each(const Strip<A>& strip)
   {
-    for_each_tap<V>(strip, shapes, [&](int v, int m, int n, A pixel) {
-      A down[K], across[K];
-      row_factors(down, v, (A)m, 1);
-      column_factors(across, v, (A)n);
+    A sums[K][V] = {};
+    for_rows(strip, largest_rows(shapes), [&](int row) {
+      for_row<V>(strip, shapes, row, [&](int v, int m, int n, A pixel) {
+        A down[K], across[K];
+        row_factors(down, v, (A)m, 1);
+        column_factors(across, v, (A)n);
 #pragma unroll
-      for (int k = 0; k < K; ++k) totals[k][v] = multiply_add(down[k] * across[k], pixel, totals[k][v]);
+        for (int k = 0; k < K; ++k) sums[k][v] = multiply_add(down[k] * across[k], pixel, sums[k][v]);
+      });
+      flush(totals, sums);
     });
   }
 
@@ -178,7 +189,7 @@ template <class A, int V, int K> struct TurnedSums {
   // The factors of one tap, not normalised.
   __device__ __forceinline__ void factors(A (&found)[K], int at, A m, A n) const
   {
-    const A u = shapes[at].u(m, n), v = shapes[at].v(m, n);
+    const A u = shapes[at].u.at(m, n), v = shapes[at].v.at(m, n);
     found[0] = Shape<A, true>::weight_of(u, v);
     if (K == 4) {
       found[K - 3] = found[0] * (u * u);
@@ -208,58 +219,72 @@ template <class A, int V, int K> struct TurnedSums {
   __device__ __forceinline__ void add_row(A (&sums)[K][V], A (&ones)[K][V], const Strip<A>& strip, int m, int n) const
   {
     const A *up = strip.template row<V>(strip.above - m), *down = strip.template row<V>(strip.below + m);
-    A parts[V], x[CHUNK + V], y[CHUNK + V];
-#pragma unroll
-    for (int v = 0; v < V; ++v) parts[v] = m > shapes[v].rows ? 0 : (m == 0 ? (A)0.5 : (A)1) * scale(v);  // row 0 twice
+    A row[K][V] = {}, row_ones[K][V] = {}, x[CHUNK + V], y[CHUNK + V];
     if (n == 0) {
       for_columns<V, V>(up, strip.left, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
       for_columns<V, V>(down, strip.left, strip.pitch, [&](int c, A pixel) { x[c] += pixel; });
 #pragma unroll
-      for (int v = 0; v < V; ++v) add_pair(sums, ones, v, (A)m, 0, parts[v], x[v]);
+      for (int v = 0; v < V; ++v) add_pair(row, row_ones, v, (A)m, 0, x[v]);
     }
-    if (n >= strip.n1) return;
-    // (m,n) with (-m,-n)
-    for_columns<V, CHUNK + V>(down, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
-    for_columns<V, CHUNK + V>(up, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
-    add_pairs(sums, ones, m, n, parts, x, y);
-    // (-m,n) with (m,-n)
-    for_columns<V, CHUNK + V>(up, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
-    for_columns<V, CHUNK + V>(down, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
-    add_pairs(sums, ones, -m, n, parts, x, y);
+    if (n < strip.n1) {
+      // (m,n) with (-m,-n)
+      for_columns<V, CHUNK + V>(down, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+      for_columns<V, CHUNK + V>(up, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
+      add_pairs(row, row_ones, m, n, x, y);
+      // (-m,n) with (m,-n)
+      for_columns<V, CHUNK + V>(up, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+      for_columns<V, CHUNK + V>(down, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
+      add_pairs(row, row_ones, -m, n, x, y);
+    }
+#pragma unroll
+    for (int v = 0; v < V; ++v)
+      if (m <= shapes[v].rows) {
+        const A part = (m == 0 ? (A)0.5 : (A)1) * scale(v);  // row 0 was taken twice
+#pragma unroll
+        for (int k = 0; k < K; ++k) {
+          sums[k][v] = multiply_add(row[k][v], part, sums[k][v]);
+          ones[k][v] = multiply_add(row_ones[k][v], 2 * part, ones[k][v]);
+        }
+      }
   }
 
-  __device__ __forceinline__ void add_pair(A (&sums)[K][V], A (&ones)[K][V], int v, A m, A n, A part, A both) const
+  __device__ __forceinline__ void add_pair(A (&row)[K][V], A (&ones)[K][V], int v, A m, A n, A both) const
   {
     A found[K];
     factors(found, v, m, n);
 #pragma unroll
     for (int k = 0; k < K; ++k) {
-      sums[k][v] = multiply_add(found[k] * part, both, sums[k][v]);
-      ones[k][v] = multiply_add(found[k], 2 * part, ones[k][v]);
+      row[k][v] = multiply_add(found[k], both, row[k][v]);
+      ones[k][v] += found[k];
     }
   }
 
   __device__ __forceinline__ void add_pairs(
-      A (&sums)[K][V], A (&ones)[K][V], int m, int n, const A (&parts)[V], const A (&x)[CHUNK + V], const A (&y)[CHUNK + V]) const
+      A (&row)[K][V], A (&ones)[K][V], int m, int n, const A (&x)[CHUNK + V], const A (&y)[CHUNK + V]) const
   {
 #pragma unroll
     for (int u = 0; u < CHUNK; ++u)
 #pragma unroll
       for (int v = 0; v < V; ++v)
         if (n + u < shapes[v].columns)
-          add_pair(sums, ones, v, (A)m, (A)(n + u + 1), parts[v], x[v + u + 1] + y[CHUNK + v - u - 1]);
+          add_pair(row, ones, v, (A)m, (A)(n + u + 1), x[v + u + 1] + y[CHUNK + v - u - 1]);
   }
 
   __device__ __forceinline__ void add_each(const Strip<A>& strip)
   {
-    for_each_tap<V>(strip, shapes, [&](int v, int m, int n, A pixel) {
-      A found[K];
-      factors(found, v, (A)m, (A)n);
+    A sums[K][V] = {}, ones[K][V] = {};
+    for_rows(strip, largest_rows(shapes), [&](int row) {
+      for_row<V>(strip, shapes, row, [&](int v, int m, int n, A pixel) {
+        A found[K];
+        factors(found, v, (A)m, (A)n);
 #pragma unroll
-      for (int k = 0; k < K; ++k) {
-        totals[k][v] = multiply_add(found[k] * scale(v), pixel, totals[k][v]);
-        moments[k][v] = multiply_add(found[k], scale(v), moments[k][v]);
-      }
+        for (int k = 0; k < K; ++k) {
+          sums[k][v] = multiply_add(found[k] * scale(v), pixel, sums[k][v]);
+          ones[k][v] = multiply_add(found[k], scale(v), ones[k][v]);
+        }
+      });
+      flush(totals, sums);
+      flush(moments, ones);
     });
   }
 
