@@ -11,7 +11,7 @@
 #include "gaussian_sums.cuh"
 
 // Blocks per multiprocessor, at least: bounds the registers.
-template <class T, bool TURNED> constexpr int BLOCKS = TURNED ? 3 : sizeof(T) == 8 ? 2 : 4;
+template <class T, bool TURNED> constexpr int BLOCKS = TURNED || sizeof(T) == 8 ? 3 : 4;
 
 // grid: one block per group, tile row and tile column (the columns fastest)
 // dynamic shared memory: `held` accumulators
@@ -31,31 +31,19 @@ gaussian(
   extern __shared__ __align__(16) unsigned char shared[];
   __shared__ int scratch[THREADS];
 
-  unsigned block = blockIdx.x;
-  const unsigned across = (width - 1) / (LANES * V) + 1, down = (height - 1) / LINES + 1;
-  const int j0 = block % across * (LANES * V);  block /= across;
-  const int i0 = block % down * LINES;          block /= down;
-  const long long group = block;
-  const int i = i0 + threadIdx.x / LANES, j = j0 + threadIdx.x % LANES * V;
+  const Place at = place_of(blockIdx.x, LANES * V, height, width);
+  const int j = at.column + threadIdx.x % LANES * V, i = at.row + threadIdx.x / LANES;
   const int outputs = i < height ? max(0, min(V, width - j)) : 0;
-
-  const Widths widths = {map_of(s, s_wide, s_base + group * s_group, s_row, s_column),
-                         map_of(t, t_wide, t_base + group * t_group, t_row, t_column),
-                         map_of(a, a_wide, a_base + group * a_group, a_row, a_column), truncate, row_radius, column_radius};
+  const Widths widths = {map_of(s, s_wide, s_base + at.group * s_group, s_row, s_column),
+                         map_of(t, t_wide, t_base + at.group * t_group, t_row, t_column),
+                         map_of(a, a_wide, a_base + at.group * a_group, a_row, a_column), truncate, row_radius, column_radius};
   typename SumsOf<A, V, 1, TURNED>::type sums;
-#pragma unroll
-  for (int v = 0; v < V; ++v) {
-    sums.shapes[v] = {};
-    if (v < outputs) sums.shapes[v].read(widths, i, j + v);
-  }
-  sums.start();
-  const View<T, A> from = {{x + x_base + group * x_group, 0, x_row, x_column, x_runs != 0}, {rows, row_entries}, {columns, column_entries},
-                           i0 + row_radius, j0 + column_room, (A)cval};
-  walk_window<V>(sums, reinterpret_cast<A*>(shared), held, from, block_maximum(scratch, largest_rows(sums.shapes)),
-                 block_maximum(scratch, largest_columns(sums.shapes)));
+  const View<T, A> from = {{x + x_base + at.group * x_group, 0, x_row, x_column, x_runs != 0}, {rows, row_entries}, {columns, column_entries},
+                           at.row + row_radius, at.column + column_room, (A)cval};
+  sum_window<V>(sums, widths, i, j, outputs, from, scratch, reinterpret_cast<A*>(shared), held);
 
   A values[V];
 #pragma unroll
   for (int v = 0; v < V; ++v) values[v] = sums.result(0, v);
-  store_run(y + y_base + group * y_group + i * y_row + j * y_column, y_column, y_runs != 0, values, outputs);
+  store_run(y + y_base + at.group * y_group + i * y_row + j * y_column, y_column, y_runs != 0, values, outputs);
 }

@@ -74,17 +74,12 @@ template <class A, int V, int K> struct AlignedSums {
     }
   }
 
-  // The factors of a row of taps: a column of them has those of `column_factors`.
+  // The factors of a row of taps, for Σ_n b x and for Σ_n b (n² - Σ k n²) x.
   __device__ __forceinline__ void row_factors(A (&factors)[K], int v, A m, A part) const
   {
     const A weight = shapes[v].along_rows(m) * (scales[v] * part);
     factors[0] = K == 1 ? weight : weight * (m * m - row_means[v]);
     if (K == 2) factors[K - 1] = weight;
-  }
-  __device__ __forceinline__ void column_factors(A (&factors)[K], int v, A n) const
-  {
-    factors[0] = shapes[v].along_columns(n);
-    if (K == 2) factors[K - 1] = factors[0] * (n * n - column_means[v]);
   }
 
   __device__ __forceinline__ void add(const Strip<A>& strip)
@@ -93,65 +88,62 @@ template <class A, int V, int K> struct AlignedSums {
     const int rows = largest_rows(shapes), columns = largest_columns(shapes);
 #pragma unroll 1
     for (int n = strip.n0; n == 0 || n < min(strip.n1, columns); n += CHUNK) {
-      A middle[V][K], weights[CHUNK][V][K];
+      A weights[CHUNK][V];
 #pragma unroll
-      for (int v = 0; v < V; ++v) {
-        column_factors(middle[v], v, 0);
+      for (int u = 0; u < CHUNK; ++u)
 #pragma unroll
-        for (int u = 0; u < CHUNK; ++u) {
-          column_factors(weights[u][v], v, (A)(n + u + 1));
-#pragma unroll
-          for (int k = 0; k < K; ++k)
-            if (n + u >= shapes[v].columns) weights[u][v][k] = 0;
-        }
-      }
+        for (int v = 0; v < V; ++v)
+          weights[u][v] = n + u < shapes[v].columns ? shapes[v].along_columns((A)(n + u + 1)) : 0;
 #pragma unroll 1
-      for (int m = strip.m0; m < strip.m1 && m <= rows; ++m) add_row(sums, strip, m, n, middle, weights);
+      for (int m = strip.m0; m < strip.m1 && m <= rows; ++m) add_row(sums, strip, m, n, weights);
     }
     flush(totals, sums);
   }
 
   // Rows m and -m, columns n+1 … n+CHUNK on both sides, and the middle one if n is 0.
-  __device__ __forceinline__ void add_row(
-      A (&sums)[K][V], const Strip<A>& strip, int m, int n, const A (&middle)[V][K], const A (&weights)[CHUNK][V][K]) const
+  __device__ __forceinline__ void add_row(A (&sums)[K][V], const Strip<A>& strip, int m, int n, const A (&weights)[CHUNK][V]) const
   {
     const A *up = strip.template row<V>(strip.above - m), *down = strip.template row<V>(strip.below + m);
     A row[K][V] = {}, x[CHUNK + V];
     if (n == 0) {
-      for_columns<V, V>(up, strip.left, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
-      for_columns<V, V>(down, strip.left, strip.pitch, [&](int c, A pixel) { x[c] += pixel; });
-#pragma unroll
-      for (int v = 0; v < V; ++v)
-#pragma unroll
-        for (int k = 0; k < K; ++k) row[k][v] = middle[v][k] * x[v];
+      for_columns<V, V>(up, strip.left, strip.pitch, [&](int c, A pixel) { row[0][c] = pixel; });
+      for_columns<V, V>(down, strip.left, strip.pitch, [&](int c, A pixel) { row[0][c] += pixel; });
     }
     if (n < strip.n1) {
       for_columns<V, CHUNK + V>(up, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
       for_columns<V, CHUNK + V>(down, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] += pixel; });
-      add_columns(row, x, weights, [](int u, int v) { return v + u + 1; });
+      add_columns(row, n, x, weights, [](int u, int v) { return v + u + 1; });
       for_columns<V, CHUNK + V>(up, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
       for_columns<V, CHUNK + V>(down, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { x[c] += pixel; });
-      add_columns(row, x, weights, [](int u, int v) { return CHUNK + v - u - 1; });
+      add_columns(row, n, x, weights, [](int u, int v) { return CHUNK + v - u - 1; });
     }
 #pragma unroll
     for (int v = 0; v < V; ++v)
       if (m <= shapes[v].rows) {
         A factors[K];
         row_factors(factors, v, (A)m, m == 0 ? (A)0.5 : (A)1);  // row 0 was taken twice
+        if (K == 2) row[K - 1][v] = multiply_add(-column_means[v], row[0][v], row[K - 1][v]);
 #pragma unroll
         for (int k = 0; k < K; ++k) sums[k][v] = multiply_add(factors[k], row[k][v], sums[k][v]);
       }
   }
 
   template <class At>
-  static __device__ __forceinline__ void add_columns(A (&row)[K][V], const A (&x)[CHUNK + V], const A (&weights)[CHUNK][V][K], At at)
+  static __device__ __forceinline__ void add_columns(A (&row)[K][V], int n, const A (&x)[CHUNK + V], const A (&weights)[CHUNK][V], At at)
   {
 #pragma unroll
-    for (int u = 0; u < CHUNK; ++u)
+    for (int u = 0; u < CHUNK; ++u) {
+      const A square = (A)(n + u + 1) * (A)(n + u + 1);
 #pragma unroll
       for (int v = 0; v < V; ++v)
-#pragma unroll
-        for (int k = 0; k < K; ++k) row[k][v] = multiply_add(weights[u][v][k], x[at(u, v)], row[k][v]);
+        if (K == 1) {
+          row[0][v] = multiply_add(weights[u][v], x[at(u, v)], row[0][v]);
+        } else {
+          const A term = weights[u][v] * x[at(u, v)];
+          row[0][v] += term;
+          row[K - 1][v] = multiply_add(square, term, row[K - 1][v]);
+        }
+    }
   }
 
   __device__ __forceinline__ void add_each(const Strip<A>& strip)
@@ -159,11 +151,11 @@ template <class A, int V, int K> struct AlignedSums {
     A sums[K][V] = {};
     for_rows(strip, largest_rows(shapes), [&](int row) {
       for_row<V>(strip, shapes, row, [&](int v, int m, int n, A pixel) {
-        A down[K], across[K];
-        row_factors(down, v, (A)m, 1);
-        column_factors(across, v, (A)n);
-#pragma unroll
-        for (int k = 0; k < K; ++k) sums[k][v] = multiply_add(down[k] * across[k], pixel, sums[k][v]);
+        A factors[K];
+        row_factors(factors, v, (A)m, 1);
+        const A weight = shapes[v].along_columns((A)n);
+        sums[0][v] = multiply_add(factors[0] * weight, pixel, sums[0][v]);
+        if (K == 2) sums[K - 1][v] = multiply_add(factors[K - 1] * (weight * ((A)n * (A)n - column_means[v])), pixel, sums[K - 1][v]);
       });
       flush(totals, sums);
     });
@@ -298,3 +290,19 @@ template <class A, int V, int K> struct TurnedSums {
 
 template <class A, int V, int K, bool TURNED> struct SumsOf { typedef AlignedSums<A, V, K> type; };
 template <class A, int V, int K> struct SumsOf<A, V, K, true> { typedef TurnedSums<A, V, K> type; };
+
+// Read the kernels of a thread's outputs, those from (i,j) on that exist, and walk their windows.
+template <int V, class T, class A, class Sums>
+__device__ __forceinline__ void sum_window(
+    Sums& sums, const Widths& widths, int i, int j, int outputs, const View<T, A>& from, int* scratch, A* tile, int held)
+{
+#pragma unroll
+  for (int v = 0; v < V; ++v) {
+    sums.shapes[v] = {};
+    if (v < outputs) sums.shapes[v].read(widths, i, j + v);
+  }
+  sums.start();
+  const int rows = block_maximum(scratch, largest_rows(sums.shapes));
+  const int columns = block_maximum(scratch, largest_columns(sums.shapes));
+  walk_window<V>(sums, tile, held, from, rows, columns);
+}

@@ -101,6 +101,15 @@ __device__ __forceinline__ void walk_window(
     }
 }
 
+// Where a block's outputs lie; columns of tiles go fastest.
+struct Place { int row, column; long long group; };
+
+__device__ __forceinline__ Place place_of(unsigned block, int columns, int height, int width)
+{
+  const unsigned across = (width - 1) / columns + 1, down = (height - 1) / LINES + 1;
+  return {(int)(block / across % down) * LINES, (int)(block % across) * columns, block / across / down};
+}
+
 // f(c, pixel) for the `COUNT` columns from `column` on, a multiple of V, of a row of the tile
 template <int V, int COUNT, class A, class F>
 __device__ __forceinline__ void for_columns(const A* row, int column, int pitch, F f)

@@ -37,6 +37,7 @@ def instantiations() -> dict[str, list[str]]:
             *(f"correlate_gradient_sum<{number}>" for number in numbers),
         ],
         "gaussian": [f"gaussian<{each}>" for each in _gaussians()],
+        "gaussian_gradient": [f"gaussian_sigma_gradient<{each}>" for each in _gaussians()],
         "local": [f"local_correlate<{number}, {shape}>" for number, shape in _local_shapes()],
         "local_gradient": list(_local_gradients()),
         "modulated": _tiled("modulated_correlate", TILES),

@@ -215,7 +215,7 @@ def _cut(call: Piece | AdjointPiece, dtype: np.dtype, batch: int, workspace: int
         return list(itertools.product(*whole_batch, *cuts))
     elements = _MOST_ENTRIES
     cut = blocks(shape, elements)
-    while elements > 1 and not _fits(call.block(cut[0], batch), dtype, workspace):
+    while elements > 1 and not fits(call.block(cut[0], batch), dtype, workspace):
         elements //= 2
         cut = blocks(shape, elements)
     return cut
@@ -229,7 +229,8 @@ def _run(axis: Axis, most: int) -> int:
     return run
 
 
-def _fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
+def fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
+    """Whether a piece's tables, and its arrays once converted, are small enough for one launch."""
     return max(piece.table_entries()) <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= workspace
 
 

@@ -139,3 +139,23 @@ def real_parts(*arrays: Any) -> Iterator[tuple[str, tuple[Any, ...]]]:
     yield "real", tuple(array.real for array in arrays)
     if any(array.dtype.kind == "c" for array in arrays):
         yield "imag", tuple(array.imag if array.dtype.kind == "c" else None for array in arrays)
+
+
+def part_of(window: Window, part: str) -> Window:
+    """Return the window over the real, or the imaginary part of an image."""
+    return replace(window, cval=getattr(complex(window.cval), part))
+
+
+def real_dtype(dtype: np.dtype) -> np.dtype:
+    """Return the dtype of the parts of an image."""
+    return np.empty(0, dtype).real.dtype
+
+
+def reach_argument(truncate: float | None) -> np.float64:
+    """Return how many widths kernels reach; a negative number where they fill the window."""
+    return np.float64(-1 if truncate is None else truncate)
+
+
+def turned(maps: Maps) -> str:
+    """Return the kernels' template argument."""
+    return "true" if len(maps) == 3 else "false"

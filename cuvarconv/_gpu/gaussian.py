@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import cupy
@@ -18,12 +17,14 @@ from cuvarconv._gpu._widths import (
     image_arguments,
     map_arguments,
     maps_of,
+    part_of,
+    reach_argument,
+    real_dtype,
     real_parts,
+    turned,
     walked,
 )
 from cuvarconv._window import Window
-
-WHOLE = -1.0  # how many widths a kernel reaches that fills the window
 
 
 def gaussian(
@@ -42,22 +43,20 @@ def gaussian(
     many axes, of length 1 where they broadcast to the output; `truncate` is None where the window is
     every pixel's; `dtype` is the computing dtype.
     """
-    maps = maps_of(sigmas, angle)
+    maps, number = maps_of(sigmas, angle), real_dtype(dtype)
     for part, (image, target) in real_parts(in_elements(input), output):
         if target is None:
             continue
         if image is None:
             target[...] = 0
             continue
-        number = np.empty(0, dtype).real.dtype
         nothing = cupy.empty((1,) * (output.ndim + 2), number)  # `Piece` knows of three arrays
-        part_of = replace(window, cval=getattr(complex(window.cval), part))
-        call = WidthsPiece(image, nothing, target, part_of, maps)
+        call = WidthsPiece(image, nothing, target, part_of(window, part), maps)
         for piece in pieces(call, number, batch=output.ndim - 2):
-            _launch(piece, WHOLE if truncate is None else truncate, number)
+            _launch(piece, truncate, number)
 
 
-def _launch(piece: WidthsPiece, truncate: float, dtype: np.dtype) -> None:
+def _launch(piece: WidthsPiece, truncate: float | None, dtype: np.dtype) -> None:
     window, maps = piece.window, piece.maps
     reach = Reach.of(window, dtype)
     axes = merged(walked(piece.output, piece.image, *maps))
@@ -70,8 +69,7 @@ def _launch(piece: WidthsPiece, truncate: float, dtype: np.dtype) -> None:
             *map_arguments(maps, batch.bases[2:], axis.strides[2:]),
             *reach.tables(window),
             *sizes(*window.output_shape, reach.held),
-            *(np.float64(truncate), np.float64(window.cval.real)),
+            *(reach_argument(truncate), np.float64(window.cval.real)),
         )
-        turned = "true" if len(maps) == 3 else "false"
-        name = f"gaussian<{CPP_TYPES[dtype.name]}, {turned}>"
+        name = f"gaussian<{CPP_TYPES[dtype.name]}, {turned(maps)}>"
         launch("gaussian", name, reach.tiles(window) * axis.length, THREADS, arguments, reach.shared)
