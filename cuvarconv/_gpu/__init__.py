@@ -24,6 +24,7 @@ from cuvarconv._gpu.correlate import correlate
 from cuvarconv._gpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._gpu.gaussian import gaussian
 from cuvarconv._gpu.gaussian_gradient import gaussian_sigma_gradient
+from cuvarconv._gpu.gaussian_input_gradient import gaussian_input_gradient
 from cuvarconv._gpu.local import local_correlate
 from cuvarconv._gpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._gpu.modulated import modulated_correlate
@@ -43,6 +44,7 @@ __all__ = [
     "current",
     "empty",
     "gaussian",
+    "gaussian_input_gradient",
     "gaussian_sigma_gradient",
     "linear_operator",
     "local_correlate",

@@ -38,6 +38,10 @@ def instantiations() -> dict[str, list[str]]:
         ],
         "gaussian": [f"gaussian<{each}>" for each in _gaussians()],
         "gaussian_gradient": [f"gaussian_sigma_gradient<{each}>" for each in _gaussians()],
+        "gaussian_input_gradient": [
+            *(f"gaussian_input_gradient<{each}>" for each in _gaussians()),
+            *(f"gaussian_norm<{each}>" for each in _gaussians() if each.startswith(("float", "double"))),
+        ],
         "local": [f"local_correlate<{number}, {shape}>" for number, shape in _local_shapes()],
         "local_gradient": list(_local_gradients()),
         "modulated": _tiled("modulated_correlate", TILES),

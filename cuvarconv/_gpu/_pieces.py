@@ -151,7 +151,7 @@ class AdjointPiece:
         """Return what the arrays of another dtype take at most, in any block of this size."""
         elements = self.output.size if self.output.dtype != dtype else 0
         if not self.image.dtype == self.kernels.dtype == dtype:
-            read = [_most_readers(part.axis, part.last - part.first) for part in (self.rows, self.columns)]
+            read = [most_readers(part.axis, part.last - part.first) for part in (self.rows, self.columns)]
             elements += _size(self.image, read) + _size(self.kernels, read)
         return elements * dtype.itemsize
 
@@ -167,7 +167,7 @@ class AdjointPiece:
         if self.image.dtype == self.kernels.dtype == dtype and longest <= _MOST_OUTPUTS:
             return self
         rows, columns = self.rows.alone(), self.columns.alone()
-        image, kernels = (_taken(array, rows, columns, dtype) for array in (self.image, self.kernels))
+        image, kernels = (taken(array, rows, columns, dtype) for array in (self.image, self.kernels))
         return replace(self, image=image, kernels=kernels, rows=rows, columns=columns)
 
 
@@ -234,7 +234,7 @@ def fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
     return max(piece.table_entries()) <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= workspace
 
 
-def _most_readers(axis: Axis, run: int) -> int:
+def most_readers(axis: Axis, run: int) -> int:
     """Return a bound on how many outputs read `run` neighbouring pixels, wherever these lie."""
 
     def reading(positions: int) -> int:
@@ -269,7 +269,7 @@ def _gathered(piece: Piece, dtype: np.dtype) -> Piece:
     return replace(piece, image=image, window=window)
 
 
-def _taken(array: Any, rows: Readers, columns: Readers, dtype: np.dtype) -> Any:
+def taken(array: Any, rows: Readers, columns: Readers, dtype: np.dtype) -> Any:
     """Copy the outputs that are read, the axes in memory as they were; what broadcasts stays short."""
     order = sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis]), reverse=True)
     index: list[Any] = [slice(None)] * array.ndim

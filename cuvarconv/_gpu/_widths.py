@@ -20,8 +20,8 @@ Maps = tuple[Any, ...]  # σ for rows, σ for columns and, if kernels are turned
 LANES = 8  # threads side by side along a row of outputs, the kernel's LANES
 _CHUNK = 8  # columns that are taken together, the kernel's CHUNK
 _SHARED = 60 << 10  # bytes of tile per block, at most
-_WIDE = np.dtype(np.float64)
-_NATIVE = (np.dtype(np.float32), _WIDE)  # of maps
+WIDE = np.dtype(np.float64)
+_NATIVE = (np.dtype(np.float32), WIDE)  # of maps
 
 
 def maps_of(sigmas: tuple[Any, Any], angle: Any) -> Maps:
@@ -30,14 +30,19 @@ def maps_of(sigmas: tuple[Any, Any], angle: Any) -> Maps:
     return tuple(in_elements(each) for each in given)
 
 
+def is_readable(each: Any) -> bool:
+    """Whether kernels read maps of this dtype."""
+    return each.dtype in _NATIVE
+
+
 def readable(each: Any) -> Any:
     """Return a map in a dtype that kernels read."""
-    return each if each.dtype in _NATIVE else each.astype(_WIDE)
+    return each if is_readable(each) else each.astype(WIDE)
 
 
 def foreign_map_bytes(maps: Maps) -> int:
     """Return what the maps that kernels cannot read take once converted."""
-    return sum(each.size * _WIDE.itemsize for each in maps if each.dtype not in _NATIVE)
+    return sum(each.size * WIDE.itemsize for each in maps if not is_readable(each))
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def map_arguments(maps: Maps, bases: tuple[int, ...], steps: tuple[int, ...]) ->
     for which in (0, 1, len(maps) - 1):
         each = maps[which]
         yield each
-        yield np.int32(each.dtype == _WIDE)
+        yield np.int32(each.dtype == WIDE)
         yield from offsets(bases[which], steps[which], *strides(each)[-2:])
 
 
