@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from typing import Any
 
 import cupy
@@ -18,16 +17,15 @@ from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import fits, store
 from cuvarconv._gpu._tiles import THREADS
 from cuvarconv._gpu._widths import (
-    Maps,
     Reach,
     WidthsPiece,
     image_arguments,
     map_arguments,
     maps_of,
     part_of,
+    reach_argument,
     real_dtype,
     real_parts,
-    reach_argument,
     turned,
     walked,
 )
@@ -98,13 +96,16 @@ def _regions(
     lengths = tuple(1 if length == whole else whole for length, whole in zip(kept, shape, strict=True))
     for region in blocks(kept, elements):
         size = math.prod(part.stop - part.start for part in region)
-        yield region, [
-            tuple(
-                mine if length == whole else theirs
-                for mine, theirs, length, whole in zip(region, where, kept, shape, strict=True)
-            )
-            for where in blocks(lengths, max(1, elements // size))
-        ]
+        yield (
+            region,
+            [
+                tuple(
+                    mine if length == whole else theirs
+                    for mine, theirs, length, whole in zip(region, where, kept, shape, strict=True)
+                )
+                for where in blocks(lengths, max(1, elements // size))
+            ],
+        )
 
 
 def _matching(where: Where, lengths: tuple[int, ...], others: tuple[int, ...]) -> Where:

@@ -180,8 +180,9 @@ def _intervals(places: np.ndarray) -> np.ndarray:
 
 def _within(outputs: np.ndarray, intervals: np.ndarray, radius: int) -> np.ndarray:
     """Return the numbers of the outputs, in order, that lie so near to an interval."""
-    ends = np.searchsorted(outputs, intervals[:, 0] - radius), np.searchsorted(
-        outputs, intervals[:, 1] + radius, side="right"
+    ends = (
+        np.searchsorted(outputs, intervals[:, 0] - radius),
+        np.searchsorted(outputs, intervals[:, 1] + radius, side="right"),
     )
     runs = [np.arange(first, last) for first, last in zip(*ends, strict=True)]
     return np.unique(np.concatenate(runs)) if runs else np.arange(0)
