@@ -35,6 +35,19 @@ class Widths:
         return int(self.radii[0].max()), int(self.radii[1].max())
 
 
+    def part(self, rows: slice, columns: slice) -> Widths:
+        """Return a rectangle of them."""
+        sigmas, radii = self._part(self.sigmas, rows, columns), self._part(self.radii, rows, columns)
+        turn = None if self.angle is None else np.ascontiguousarray(self.angle[rows, :, columns])
+        return Widths(sigmas, turn, radii)
+
+    @staticmethod
+    def _part(maps: Maps, rows: slice, columns: slice) -> Maps:
+        down = np.ascontiguousarray(maps[0][rows, :, columns])
+        same = maps[1] is maps[0]
+        return down, down if same else np.ascontiguousarray(maps[1][rows, :, columns])
+
+
 def read_widths(
     sigmas: Maps,
     angle: np.ndarray | None,

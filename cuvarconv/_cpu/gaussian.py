@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from cuvarconv._blocks import Where, rectangles
+from cuvarconv._cpu._cuts import cuts
 from cuvarconv._cpu._mirrored import Pixels, read_pixels, real_dtype, real_parts
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._widths import (
     Maps,
     Widths,
-    active_lines,
-    common,
     line_sum,
     line_weights,
     planes_first,
@@ -24,10 +24,10 @@ from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_BLOCK = 1 << 13  # outputs; their arrays stay in the second-level cache
-_WIDTH = 64  # columns of a block: narrow ones follow σ more closely
-_WEIGHTS = 4 << 20  # bytes of a block's weights along one axis
-_BYTES = 16 << 20  # that a worker takes
+_BLOCK = (1 << 15, 256)  # outputs, and columns of them, that are cut further where their radii differ
+_PIECE = 1 << 14  # outputs; their arrays stay in the caches
+_WEIGHTS = 4 << 20  # bytes of a piece's weights along one axis
+_BYTES = 20 << 20  # that a worker takes
 
 
 def gaussian(
@@ -52,22 +52,39 @@ def gaussian(
             gaussian(plane, sigmas, angle, target, part, truncate=truncate, dtype=real)
         return
     dtype = accumulator_dtype(dtype)
-    reach = window.rows.taps // 2, window.columns.taps // 2
 
     def block(where: Where) -> None:
-        target = output[where]
-        widths = read_widths(sigmas, angle, where, target.shape, truncate=truncate, reach=reach)
-        pixels = read_pixels(input, where, window, widths.reach, dtype)
-        total = _aligned(pixels, widths) if widths.angle is None else _turned(pixels, widths)
-        store(target, planes_first(total, target.shape))
+        for here, widths, pixels in pieces(input, sigmas, angle, where, window, truncate, dtype):
+            target = output[here]
+            total = _aligned(pixels, widths) if widths.angle is None else _turned(pixels, widths)
+            store(target, planes_first(total, target.shape))
 
-    pieces = rectangles(output.shape, block_size(reach, dtype), _WIDTH)
-    for_each(block, pieces, most_workers=WORKSPACE // _BYTES)
+    for_each(block, rectangles(output.shape, *_BLOCK), most_workers=WORKSPACE // _BYTES)
 
 
-def block_size(reach: tuple[int, int], dtype: np.dtype) -> int:
-    """Return how many outputs have weights that fit in a worker's memory."""
-    return max(1, min(_BLOCK, _WEIGHTS // (dtype.itemsize * (max(reach) + 1))))
+def pieces(
+    input: np.ndarray,
+    sigmas: Maps,
+    angle: np.ndarray | None,
+    where: Where,
+    window: Window,
+    truncate: float | None,
+    dtype: np.dtype,
+) -> Iterator[tuple[Where, Widths, Pixels]]:
+    """Cut a block of outputs, and read what belongs to each piece."""
+    reach = window.rows.taps // 2, window.columns.taps // 2
+    *batch, down, across = where
+    shape = (*input[tuple(batch)].shape[:-2], down.stop - down.start, across.stop - across.start)
+    whole = read_widths(sigmas, angle, where, shape, truncate=truncate, reach=reach)
+    most = min(_PIECE, _WEIGHTS // (dtype.itemsize * (max(whole.reach) + 1)))
+    for rows, columns in cuts(whole.radii, most):
+        widths = whole.part(rows, columns)
+        here = (
+            *batch,
+            slice(down.start + rows.start, down.start + rows.stop),
+            slice(across.start + columns.start, across.start + columns.stop),
+        )
+        yield here, widths, read_pixels(input, here, window, widths.reach, dtype)
 
 
 def _aligned(pixels: Pixels, widths: Widths) -> np.ndarray:
@@ -88,33 +105,41 @@ def aligned_weights(widths: Widths, dtype: np.dtype) -> Maps:
 
 def aligned_sums(pixels: Pixels, widths: Widths, products: Sequence[Maps]) -> list[np.ndarray]:
     """Return Σ_{m,n} a_m b_n x[i+m,j+n] for each pair (a, b) of weights that are even in m and in n."""
-    lines = active_lines(widths.radii[0]), active_lines(widths.radii[1])
-    shape, dtype = widths.sigmas[0].shape, pixels.dtype
-    totals = [np.zeros(shape, dtype) for _ in products]
-    sums = [np.empty(shape, dtype) for _ in products]
-    taps, product = np.empty(shape, dtype), np.empty(shape, dtype)
-    centre = pixels.reach[0]
-    for n, part in enumerate(lines[1]):
-        columns = pixels.folded(n)
-        for (rows, _), row_sum in zip(products, sums, strict=True):
-            np.multiply(columns[centre + part.start : centre + part.stop], rows[0][part], out=row_sum[part])
-        for m, reached in enumerate(lines[0][1:], start=1):
-            here = common(reached, part)
-            if here is None:
-                break
-            start, stop = centre + here.start, centre + here.stop
-            pair = np.add(columns[start + m : stop + m], columns[start - m : stop - m], out=taps[here])
-            for (rows, _), row_sum in zip(products, sums, strict=True):
-                term = np.multiply(pair, rows[m][here], out=product[here])
-                if pixels.guarded:
-                    clear(term, widths.radii[0][here], m)
-                np.add(row_sum[here], term, out=row_sum[here])
-        for (_, weights), row_sum, total in zip(products, sums, totals, strict=True):
-            term = np.multiply(row_sum[part], weights[n][part], out=product[part])
-            if pixels.guarded:
-                clear(term, widths.radii[1][part], n)
-            np.add(total[part], term, out=total[part])
-    return totals
+    shape = widths.sigmas[0].shape
+    sums = [np.empty((len(columns), *shape), pixels.dtype) for _, columns in products]
+    pairs = np.empty((pixels.reach[0] + 1, *shape), pixels.dtype)
+    for n in range(pixels.reach[1] + 1):
+        above, below = facing_lines(pixels.folded(n), pixels.reach[0])
+        np.add(above, below, out=pairs)
+        pairs[0] *= 0.5  # the centre was counted twice
+        for (rows, _), row_sums in zip(products, sums, strict=True):
+            row_sums[n] = _sum_of_products(pairs, rows, widths.radii[0], pixels.guarded)
+    return [
+        _sum_of_products(row_sums, columns, widths.radii[1], pixels.guarded)
+        for row_sums, (_, columns) in zip(sums, products, strict=True)
+    ]
+
+
+def _sum_of_products(values: np.ndarray, weights: np.ndarray, radii: np.ndarray, guarded: bool) -> np.ndarray:
+    """Return Σ_m w_m v_m; if `guarded`, over the distances m that each pixel reaches alone."""
+    if not guarded:
+        flat = len(values), -1
+        return np.einsum("mk,mk->k", values.reshape(flat), weights.reshape(flat)).reshape(values.shape[1:])
+    terms = values * weights
+    for distance, term in enumerate(terms):
+        clear(term, radii, distance)
+    return np.add.reduce(terms, axis=0)
+
+
+def facing_lines(lines: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """View lines once for every distance 0 … reach, so far above and so far below the block's own."""
+    step, *rest = lines.strides
+    shape = (reach + 1, lines.shape[0] - 2 * reach, *lines.shape[1:])
+    first = lines[reach:]
+    return (
+        as_strided(first, shape, (-step, step, *rest)),
+        as_strided(first, shape, (step, step, *rest)),
+    )
 
 
 def clear(values: np.ndarray, radii: np.ndarray, distance: int) -> None:
