@@ -104,14 +104,12 @@ def gaussian_filter(
     >>> image = np.array([[0.0, 9.0, 0.0, 9.0, 0.0, 0.0]])
     >>> sigma = np.array([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
     >>> cuvarconv.gaussian_filter(image, sigma).round(2)
-    array([[0.  , 9.  , 0.  , 4.08, 2.21, 0.57]])
+    array([[0.  , 9.  , 0.  , 4.08, 2.22, 0.53]])
     """
     check_order(order)
     with receive(output, input=input, **named_sigmas(sigma), **named_angle(angle)) as call:
         images = call.operands[0]
-        order, window, sigmas, turn, truncate = _read(
-            call.operands, angle, mode, cval, truncate, radius, axes
-        )
+        order, window, sigmas, turn, reached = _read(call.operands, angle, mode, cval, truncate, radius, axes)
         result_dtype = call.output_dtype(filter_dtype(images.dtype, np.dtype(np.float32)))
         dtype = computing_dtype((images.dtype,), result_dtype)
         result = call.target(with_image(images.shape, order, window.output_shape), result_dtype)
@@ -119,7 +117,7 @@ def gaussian_filter(
         if is_separable(sigmas, turn, window):
             correlate_separable(call, source, sigmas, target, window, dtype=dtype)
         else:
-            call.home.backend.gaussian(source, sigmas, turn, target, window, truncate=truncate, dtype=dtype)
+            call.home.backend.gaussian(source, sigmas, turn, target, window, truncate=reached, dtype=dtype)
         return call.deliver(result)
 
 

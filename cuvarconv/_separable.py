@@ -13,7 +13,7 @@ from cuvarconv._blocks import blocks
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_BETWEEN = 32 << 20  # bytes of the image between the passes, where it can be cut
+_BETWEEN = 16 << 20  # bytes of the image between the passes, where it can be cut
 
 
 def is_separable(sigmas: tuple[Any, Any], angle: Any, window: Window) -> bool:
@@ -64,15 +64,13 @@ def correlate_separable(
         correlate(input, down, output, along, dtype=dtype, conjugate=False)
         return
     width = window.columns.size
-    for where in blocks(output.shape[:-1], max(1, _BETWEEN // (width * dtype.itemsize))):
+    for where in blocks(output.shape[:-1], max(1, _BETWEEN // max(1, width * dtype.itemsize))):
         *batch, lines = where
         rows = window.rows.part(lines)
         target = output[where]
         between = call.fresh((*target.shape[:-2], rows.length, width), dtype)
         source = input[tuple(batch)]
-        correlate(
-            source, down, between, Window(rows, still[1], window.cval), dtype=dtype, conjugate=False
-        )
+        correlate(source, down, between, Window(rows, still[1], window.cval), dtype=dtype, conjugate=False)
         along = Window(_still(rows.length), window.columns, window.cval)
         correlate(between, across, target, along, dtype=dtype, conjugate=False)
 

@@ -23,8 +23,8 @@ def named_sigmas(sigma: Any) -> dict[str, Any]:
     if _is_sequence(sigma):
         if len(sigma) != 2:
             raise ValueError(
-                f"sigma: expected a number, a map or a pair of them (rows, columns), got {len(sigma)} of them; "
-                "image axes are named by axes=, for channels-last pictures axes=(0, 1)"
+                f"sigma: expected a number, a map or a pair of them (rows, columns), got {len(sigma)} of "
+                "them; image axes are named by axes=, for channels-last pictures axes=(0, 1)"
             )
         return dict(zip(_PAIR, sigma, strict=True))
     return {"sigma": sigma}
@@ -50,7 +50,9 @@ def _is_sequence(sigma: Any) -> bool:
 
 
 def _axes(item: Any) -> int:
-    return 1 + max(map(_axes, item), default=0) if isinstance(item, list | tuple) else getattr(item, "ndim", 0)
+    if isinstance(item, list | tuple):
+        return 1 + max(map(_axes, item), default=0)
+    return getattr(item, "ndim", 0)
 
 
 def check_order(order: Any) -> None:
@@ -66,10 +68,10 @@ def check_order(order: Any) -> None:
 def reach(truncate: Any, radius: Any) -> tuple[float | None, tuple[int, int] | None]:
     """Read `truncate` and `radius`; exactly one of them counts, the other becomes None."""
     widths = number("truncate", truncate)
-    if isinstance(widths, complex) or not 0 <= widths < math.inf:
-        raise ValueError(f"truncate: expected a number that is not negative, got {truncate!r}")
+    if np.iscomplexobj(widths) or not 0 <= widths.real < math.inf:
+        raise ValueError(f"truncate: expected a finite number that is not negative, got {truncate!r}")
     if radius is None:
-        return float(widths), None
+        return float(widths.real), None
     radii = int_pair("radius", radius, minimum=0)
     _check_radii("radius", radii)
     return None, radii
@@ -152,17 +154,20 @@ def _parts(*maps: Any) -> Iterator[tuple[Any, ...]]:
 
 def extents(rows: Any, columns: Any, angle: Any) -> tuple[Any, Any]:
     """Return the standard deviations along rows and columns of a Gaussian turned by `angle`."""
-    cosine, sine = np.cos(angle) ** 2, np.sin(angle) ** 2
-    rows, columns = rows**2, columns**2
-    return np.sqrt(rows * cosine + columns * sine), np.sqrt(rows * sine + columns * cosine)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    return np.hypot(rows * cosine, columns * sine), np.hypot(rows * sine, columns * cosine)
 
 
 def align_map(name: str, operand: Any, shape: tuple[int, ...], order: tuple[int, ...]) -> Any:
     """View a map with one axis for each of the output's, in the given order; nothing is expanded."""
     missing = len(shape) - operand.ndim
-    if operand.ndim == 1 or missing < 0 or any(
-        not (length == 1 or length == whole)
-        for length, whole in zip(operand.shape, shape[missing:], strict=True)
+    if (
+        operand.ndim == 1
+        or missing < 0
+        or any(
+            not (length == 1 or length == whole)
+            for length, whole in zip(operand.shape, shape[missing:], strict=True)
+        )
     ):
         raise ValueError(
             f"{name}: expected a number or a map that broadcasts to the output's shape {shape}, "

@@ -22,10 +22,7 @@ def cuts(radii: tuple[np.ndarray, np.ndarray], most: int) -> Iterator[tuple[slic
     height, planes, width = radii[0].shape
     rows, columns = np.arange(0, height, _CELL), np.arange(0, width, _CELL)
     cells = np.stack(
-        [
-            np.maximum.reduceat(np.maximum.reduceat(each.max(axis=1), rows), columns, axis=1)
-            for each in radii
-        ]
+        [np.maximum.reduceat(np.maximum.reduceat(each.max(axis=1), rows), columns, axis=1) for each in radii]
     )
     row_ends, column_ends = np.append(rows, height), np.append(columns, width)
 
@@ -38,15 +35,14 @@ def cuts(radii: tuple[np.ndarray, np.ndarray], most: int) -> Iterator[tuple[slic
         per_pixel = far * wide + _LINE * (far + wide)
         return per_pixel * pixels(down, across) + _DISTANCE * wide + _PIECE
 
-    def pieces(down: slice, across: slice) -> Iterator[tuple[slice, slice]]:
-        halves = [[(half, across) for half in _halves(down)], [(down, half) for half in _halves(across)]]
+    def pieces(down: slice, across: slice, whole: int) -> Iterator[tuple[slice, slice]]:
+        choices = [[(half, across) for half in _halves(down)], [(down, half) for half in _halves(across)]]
         if down.stop - down.start < across.stop - across.start:
-            halves.reverse()  # of two that are as good, the longer side is cut
-        best = min((pair for pair in halves if pair), key=lambda pair: sum(work(*half) for half in pair), default=[])
-        whole = pixels(down, across) <= most and (
-            not best or work(down, across) <= sum(work(*half) for half in best)
-        )
-        if whole or not best:
+            choices.reverse()  # of two that are as good, the longer side is cut
+        halves = [[(*half, work(*half)) for half in choice] for choice in choices if choice]
+        best = min(halves, key=lambda pair: sum(half[-1] for half in pair), default=None)
+        small = pixels(down, across) <= most
+        if best is None or (small and whole <= sum(half[-1] for half in best)):
             yield (
                 slice(int(row_ends[down.start]), int(row_ends[down.stop])),
                 slice(int(column_ends[across.start]), int(column_ends[across.stop])),
@@ -55,7 +51,7 @@ def cuts(radii: tuple[np.ndarray, np.ndarray], most: int) -> Iterator[tuple[slic
         for half in best:
             yield from pieces(*half)
 
-    yield from pieces(slice(0, len(rows)), slice(0, len(columns)))
+    yield from pieces(slice(0, len(rows)), slice(0, len(columns)), 0)
 
 
 def _halves(cells: slice) -> list[slice]:

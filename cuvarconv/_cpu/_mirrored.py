@@ -46,11 +46,6 @@ class Pixels:
         tile *= self.dtype.type(self.scale)
         return tile
 
-    def folded(self, distance: int) -> np.ndarray:
-        """Return the sum of the columns so far to the right and to the left, once in memory."""
-        right = self.shifted(distance)
-        return np.ascontiguousarray(right) if distance == 0 else np.add(right, self.shifted(-distance))
-
 
 def read_pixels(
     image: np.ndarray, where: Where, window: Window, reach: tuple[int, int], dtype: np.dtype

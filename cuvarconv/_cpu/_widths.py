@@ -34,7 +34,6 @@ class Widths:
         """The largest radii."""
         return int(self.radii[0].max()), int(self.radii[1].max())
 
-
     def part(self, rows: slice, columns: slice) -> Widths:
         """Return a rectangle of them."""
         sigmas, radii = self._part(self.sigmas, rows, columns), self._part(self.radii, rows, columns)
@@ -104,10 +103,10 @@ def active_lines(radii: np.ndarray) -> list[slice]:
 
 
 def line_weights(sigma: np.ndarray, radii: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return exp(−½ m²/σ²) for m = 0 … the largest radius, 0 beyond a pixel's own; 1 for m = 0."""
+    """Return exp(−½ m²/σ²) for m = 0 … the largest radius, 0 beyond a pixel's own; ½ for m = 0."""
     exponent = (-0.5 / sigma**2).astype(dtype)
     weights = np.empty((int(radii.max()) + 1, *sigma.shape), dtype)
-    weights[0] = 1
+    weights[0] = 0.5
     nearest = int(radii.min())
     for distance, weight in enumerate(weights[1:], start=1):
         np.multiply(exponent, distance * distance, out=weight)
@@ -119,7 +118,7 @@ def line_weights(sigma: np.ndarray, radii: np.ndarray, dtype: np.dtype) -> np.nd
 
 def line_sum(weights: np.ndarray) -> np.ndarray:
     """Sum a symmetric line of weights of which one half is given."""
-    return weights[0] + 2 * np.add.reduce(weights[1:], axis=0)
+    return 2 * np.add.reduce(weights, axis=0)
 
 
 def turned_weights(widths: Widths, dtype: np.dtype) -> Iterator[tuple[int, int, slice, np.ndarray]]:

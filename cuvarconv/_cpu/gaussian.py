@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.lib.stride_tricks import as_strided
 
 from cuvarconv._blocks import Where, rectangles
 from cuvarconv._cpu._cuts import cuts
@@ -24,7 +23,7 @@ from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_BLOCK = (1 << 15, 256)  # outputs, and columns of them, that are cut further where their radii differ
+_BLOCK = (1 << 16, 256)  # outputs, and columns of them, that are cut further where their radii differ
 _PIECE = 1 << 14  # outputs; their arrays stay in the caches
 _WEIGHTS = 4 << 20  # bytes of a piece's weights along one axis
 _BYTES = 20 << 20  # that a worker takes
@@ -104,41 +103,49 @@ def aligned_weights(widths: Widths, dtype: np.dtype) -> Maps:
 
 
 def aligned_sums(pixels: Pixels, widths: Widths, products: Sequence[Maps]) -> list[np.ndarray]:
-    """Return Σ_{m,n} a_m b_n x[i+m,j+n] for each pair (a, b) of weights that are even in m and in n."""
-    shape = widths.sigmas[0].shape
-    sums = [np.empty((len(columns), *shape), pixels.dtype) for _, columns in products]
-    pairs = np.empty((pixels.reach[0] + 1, *shape), pixels.dtype)
-    for n in range(pixels.reach[1] + 1):
-        above, below = facing_lines(pixels.folded(n), pixels.reach[0])
+    """Return Σ_{m,n} a_m b_n x[i+m,j+n] for each pair (a, b) of weights that are even in m and in n.
+
+    Both are given for distances from 0, where they are halved, as pixels there face themselves.
+    """
+    shape, dtype = widths.sigmas[0].shape, pixels.dtype
+    far, wide = (reach + 1 for reach in pixels.reach)
+    weights = [(rows.reshape(far, -1), columns.reshape(wide, -1)) for rows, columns in products]
+    sums = [np.empty((wide, widths.sigmas[0].size), dtype) for _ in products]
+    lines = np.empty((pixels.window.rows.entries, *shape[1:]), dtype)
+    above, below = facing_lines(lines, far)
+    pairs = np.empty(above.shape, dtype)
+    for n in range(wide):
+        np.add(pixels.shifted(n), pixels.shifted(-n), out=lines)
         np.add(above, below, out=pairs)
-        pairs[0] *= 0.5  # the centre was counted twice
-        for (rows, _), row_sums in zip(products, sums, strict=True):
-            row_sums[n] = _sum_of_products(pairs, rows, widths.radii[0], pixels.guarded)
-    return [
-        _sum_of_products(row_sums, columns, widths.radii[1], pixels.guarded)
-        for row_sums, (_, columns) in zip(sums, products, strict=True)
-    ]
+        for (rows, _), row_sums in zip(weights, sums, strict=True):
+            _add_up(pairs, rows, widths.radii[0], row_sums[n], guarded=pixels.guarded)
+    totals = [np.empty(shape, dtype) for _ in products]
+    for (_, columns), row_sums, total in zip(weights, sums, totals, strict=True):
+        _add_up(row_sums, columns, widths.radii[1], total.reshape(-1), guarded=pixels.guarded)
+    return totals
 
 
-def _sum_of_products(values: np.ndarray, weights: np.ndarray, radii: np.ndarray, guarded: bool) -> np.ndarray:
-    """Return Σ_m w_m v_m; if `guarded`, over the distances m that each pixel reaches alone."""
+def _add_up(
+    values: np.ndarray, weights: np.ndarray, radii: np.ndarray, total: np.ndarray, *, guarded: bool
+) -> None:
+    """Write Σ_m w_m v_m; if `guarded`, over the distances m alone that each pixel reaches."""
     if not guarded:
-        flat = len(values), -1
-        return np.einsum("mk,mk->k", values.reshape(flat), weights.reshape(flat)).reshape(values.shape[1:])
+        np.einsum("mk,mk->k", values, weights, out=total)
+        return
     terms = values * weights
     for distance, term in enumerate(terms):
-        clear(term, radii, distance)
-    return np.add.reduce(terms, axis=0)
+        clear(term, radii.reshape(-1), distance)
+    np.add.reduce(terms, axis=0, out=total)
 
 
-def facing_lines(lines: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """View lines once for every distance 0 … reach, so far above and so far below the block's own."""
-    step, *rest = lines.strides
-    shape = (reach + 1, lines.shape[0] - 2 * reach, *lines.shape[1:])
-    first = lines[reach:]
+def facing_lines(lines: np.ndarray, distances: int) -> tuple[np.ndarray, np.ndarray]:
+    """View lines as (distances, pixels), so far below the block's own lines and so far above."""
+    step = lines.strides[0]
+    size = lines[2 * distances - 2 :].size
+    shape, first = (distances, size), (distances - 1) * step
     return (
-        as_strided(first, shape, (-step, step, *rest)),
-        as_strided(first, shape, (step, step, *rest)),
+        np.ndarray(shape, lines.dtype, lines, first, (step, lines.itemsize)),
+        np.ndarray(shape, lines.dtype, lines, first, (-step, lines.itemsize)),
     )
 
 
@@ -168,9 +175,7 @@ def centre_pixels(pixels: Pixels) -> np.ndarray:
     return np.array(pixels.shifted(0)[first : first + pixels.window.rows.length], order="C")
 
 
-def turned_pairs(
-    pixels: Pixels, widths: Widths
-) -> Iterator[tuple[int, int, slice, np.ndarray, np.ndarray]]:
+def turned_pairs(pixels: Pixels, widths: Widths) -> Iterator[tuple[int, int, slice, np.ndarray, np.ndarray]]:
     """Yield (m, n, lines, x[i+m,j+n] + x[i−m,j−n], its weight) for half of the window, without its centre."""
     taps = np.empty(widths.sigmas[0].shape, pixels.dtype)
     centre, distance = pixels.reach[0], -1
