@@ -189,10 +189,11 @@ template <class A, int V, int K> struct TurnedSums {
       found[K - 1] = found[0] * (u * v);
     }
   }
-  // Such that not even sums of the largest numbers overflow.
+  // A power of 2, such that not even sums of the largest numbers overflow.
   __device__ __forceinline__ A scale(int v) const
   {
-    return 1 / (((A)2 * shapes[v].rows + 1) * ((A)2 * shapes[v].columns + 1));
+    const int bits = 64 - __clz(2 * shapes[v].rows + 1) - __clz(2 * shapes[v].columns + 1);
+    return (A)__int_as_float((127 - bits) << 23);
   }
 
   __device__ __forceinline__ void add(const Strip<A>& strip)

@@ -116,7 +116,7 @@ def view(name: str, array: Any) -> Any:
     """View the caller's array as CuPy's; lists and scalars are copied to the device."""
     if isinstance(array, cupy.ndarray):
         return array
-    if not hasattr(array, "__dlpack__") or isinstance(array, np.generic):
+    if not hasattr(array, "__dlpack__") or isinstance(array, np.generic | np.ndarray):
         return cupy.asarray(np.asarray(array))
     if name == "output" and not hasattr(array, "__setitem__"):
         raise TypeError("output: the array is immutable; leave output out and use the result")
