@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from cuvarconv._gpu._geometry import BatchAxis, in_elements, in_runs, offsets, s
 from cuvarconv._gpu._pieces import Piece
 from cuvarconv._gpu._tiles import THREADS
 from cuvarconv._window import Window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 Maps = tuple[Any, ...]  # σ for rows, σ for columns and, if kernels are turned, the angle
 
@@ -51,20 +55,18 @@ class WidthsPiece(Piece):
 
     maps: Maps
 
-    def block(self, where: Where, batch: int) -> WidthsPiece:
+    def block(self, where: Where, batch: int) -> Self:
         """Return the part of the output at `where`."""
-        part = super().block(where, batch)
         maps = tuple(each[matching(each, where)] for each in self.maps)
-        return WidthsPiece(part.image, part.kernels, part.output, part.window, maps)
+        return replace(super().block(where, batch), maps=maps)
 
     def foreign_bytes(self, dtype: np.dtype) -> int:
         """Return what converted arrays take."""
         return super().foreign_bytes(dtype) + foreign_map_bytes(self.maps)
 
-    def converted(self, dtype: np.dtype) -> WidthsPiece:
+    def converted(self, dtype: np.dtype) -> Self:
         """Return the piece with everything in a dtype that kernels read."""
-        piece = super().converted(dtype)
-        return replace(piece, maps=tuple(readable(each) for each in self.maps))  # type: ignore[return-value]
+        return replace(super().converted(dtype), maps=tuple(readable(each) for each in self.maps))
 
 
 def walked(output: Any, *others: Any) -> list[BatchAxis]:
@@ -122,11 +124,8 @@ class Reach:
         """Return a kernel's arguments for both axes: tables, and radii with the columns' room."""
         columns = window.columns
         wide = replace(columns, taps=2 * self.room + 1, start=columns.start - self.room + self.columns)
-        arguments = (
-            *table_arguments(window.rows, False)[:2],
-            *table_arguments(wide, False)[:2],
-        )
-        return (*arguments, *sizes(self.rows, self.columns, self.room))
+        tables = (table_arguments(axis, by_tap=False)[:2] for axis in (window.rows, wide))
+        return (*itertools.chain(*tables), *sizes(self.rows, self.columns, self.room))
 
 
 def image_arguments(array: Any, vector: int, base: int, step: int, *, read: bool) -> tuple[Any, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cupy
 import numpy as np
 
-from cuvarconv._blocks import Where
+from cuvarconv._blocks import Where, matching
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import in_elements, launches, merged, offsets, on_device, sizes, strides
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
@@ -16,10 +17,10 @@ from cuvarconv._gpu._pieces import AdjointPiece, Readers, most_readers, pieces, 
 from cuvarconv._gpu._widths import (
     WIDE,
     Maps,
-    is_readable,
     map_arguments,
     maps_of,
     reach_argument,
+    readable,
     real_dtype,
     real_parts,
     turned,
@@ -27,6 +28,10 @@ from cuvarconv._gpu._widths import (
 )
 from cuvarconv._window import Window
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_SOURCE = "gaussian_input_gradient"
 THREADS = 128  # per block
 _SIDE = 32  # rows and columns of pixels in a block, the kernel's SIDE
 
@@ -62,44 +67,36 @@ def gaussian_input_gradient(
 
 @dataclass(frozen=True)
 class _Piece(AdjointPiece):
-    """A block of pixels of the result, with the maps of the outputs that read it; of `kernels` it has none."""
+    """A block of pixels of the result, with the maps for it; of `kernels` it has none."""
 
     maps: Maps
 
-    def block(self, where: Where, batch: int) -> _Piece:
+    def block(self, where: Where, batch: int) -> Self:
         """Return the part of the result at `where`."""
-        part = super().block(where, batch)
-        maps = tuple(
-            each[
-                tuple(
-                    slice(None) if n == 1 else run for run, n in zip(where[:batch], each.shape, strict=False)
-                )
-            ]
-            for each in self.maps
-        )
-        return _Piece(part.image, part.kernels, part.output, part.rows, part.columns, maps)
+        maps = tuple(each[matching(each, (*where[:batch], *(slice(None),) * 2))] for each in self.maps)
+        return replace(super().block(where, batch), maps=maps)
 
     def foreign_bytes(self, dtype: np.dtype) -> int:
-        """Return what converted arrays take at most, and the sums of the kernels."""
-        read = [most_readers(part.axis, part.last - part.first) for part in (self.rows, self.columns)]
-        elements = self.output.size if self.output.dtype != dtype else 0
+        """Return what copies of the outputs that are read take at most, and the sums of their kernels."""
+        both = (self.rows, self.columns)
+        rows, columns = (most_readers(readers.axis, readers.last - readers.first) for readers in both)
 
-        def outputs(shape: tuple[int, ...]) -> int:
-            lengths = (min(part, n) for part, n in zip(read, shape[-2:], strict=True))
-            return int(np.prod(shape[:-2], dtype=np.int64)) * int(np.prod([*lengths], dtype=np.int64))
+        def read(shape: tuple[int, ...]) -> int:
+            return math.prod(shape[:-2]) * min(rows, shape[-2]) * min(columns, shape[-1])
 
-        elements += outputs(self.image.shape)
-        norm = outputs(np.broadcast_shapes(*(each.shape for each in self.maps)))
-        maps = sum(outputs(each.shape) for each in self.maps)
-        return elements * dtype.itemsize + norm * accumulator_dtype(dtype).itemsize + maps * WIDE.itemsize
+        norm = read(np.broadcast_shapes(*(each.shape for each in self.maps)))
+        result = self.output.size if self.output.dtype != dtype else 0
+        return (
+            (read(self.image.shape) + result) * dtype.itemsize
+            + norm * accumulator_dtype(dtype).itemsize
+            + sum(read(each.shape) for each in self.maps) * WIDE.itemsize
+        )
 
-    def converted(self, dtype: np.dtype) -> _Piece:
+    def converted(self, dtype: np.dtype) -> Self:
         """Return the piece with the outputs that are read, in dtypes that kernels read."""
         rows, columns = self.rows.alone(), self.columns.alone()
         image = taken(self.image, rows, columns, dtype)
-        maps = tuple(
-            taken(each, rows, columns, each.dtype if is_readable(each) else WIDE) for each in self.maps
-        )
+        maps = tuple(readable(taken(each, rows, columns, each.dtype)) for each in self.maps)
         return replace(self, image=image, rows=rows, columns=columns, maps=maps)
 
 
@@ -121,9 +118,6 @@ def _launch(piece: _Piece, truncate: float | None, dtype: np.dtype) -> None:
             arguments += [on_device(_table, readers)[0], *sizes(length)]
         name = f"gaussian_input_gradient<{CPP_TYPES[dtype.name]}, {turned(maps)}>"
         launch(_SOURCE, name, tiles * axis.length, THREADS, (*arguments, *reached), shared=0)
-
-
-_SOURCE = "gaussian_input_gradient"
 
 
 def _norms(maps: Maps, reached: tuple[Any, ...], dtype: np.dtype) -> Any:
