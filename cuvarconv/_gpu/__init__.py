@@ -20,6 +20,7 @@ except ImportError as error:
     ) from error
 
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
+from cuvarconv._gpu.bilateral import bilateral
 from cuvarconv._gpu.correlate import correlate
 from cuvarconv._gpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._gpu.local import local_correlate
@@ -36,6 +37,7 @@ from cuvarconv._gpu.unfold import unfold
 __all__ = [
     "affinity",
     "affinity_gradient",
+    "bilateral",
     "correlate",
     "correlate_weights_gradient",
     "current",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from cuvarconv._gpu._launch import CPP_TYPES
 from cuvarconv._gpu._tiles import LANES
+from cuvarconv._gpu.bilateral import CHANNELS
 from cuvarconv._gpu.correlate import PLANES
 from cuvarconv._gpu.local import OUTPUTS, SAMPLES
 from cuvarconv._gpu.modulated import TILES
@@ -24,6 +25,11 @@ def instantiations() -> dict[str, list[str]]:
         "affinity": [
             f"{kernel}<{CPP_TYPES[name]}>"
             for kernel, name in itertools.product(("affinity", "affinity_gradient"), REAL)
+        ],
+        "bilateral": [
+            *(f"bilateral<{CPP_TYPES[name]}, {channels}>" for name in REAL for channels in CHANNELS),
+            *(f"bilateral<{CPP_TYPES[name]}, {CHANNELS[-1]}>" for name in CPP_TYPES if name not in REAL),
+            *(f"bilateral_many_features<{number}>" for number in numbers),
         ],
         "correlate": [
             f"correlate<{number}, {planes}, {lanes}>"

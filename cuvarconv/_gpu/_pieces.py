@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import cupy
 import numpy as np
@@ -73,13 +73,14 @@ class Piece:
 
     def most(self) -> tuple[int, int]:
         """Return how many rows and columns a launch may take."""
-        rows, columns = self.window.rows, self.window.columns
-        across = _run(columns, _MOST_OUTPUTS)
-        return _run(rows, _MOST_OUTPUTS // across), across
+        return most_outputs(self.window)
 
     def converted(self, dtype: np.dtype) -> Piece:
         """Return the piece with its operands in the computing dtype."""
-        piece = self if self.image.dtype == dtype else _gathered(self, dtype)
+        piece = self
+        if self.image.dtype != dtype:
+            image = gathered(self.image, self.window, dtype)
+            piece = replace(self, image=image, window=gathered_window(self.window))
         return replace(piece, kernels=piece.kernels.astype(dtype, copy=False))
 
 
@@ -171,7 +172,32 @@ class AdjointPiece:
         return replace(self, image=image, kernels=kernels, rows=rows, columns=columns)
 
 
-Call = TypeVar("Call", Piece, AdjointPiece)
+Call = TypeVar("Call", bound="Cuttable")
+
+
+class Cuttable(Protocol):
+    """What `pieces` needs of a call; a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def output(self) -> Any:
+        """The result, (batch…, [C], H, W)."""
+
+    def block(self: Call, where: Where, batch: int) -> Call:
+        """Return the part of the result at `where`, (batch…, rows, columns), channels whole."""
+
+    def table_entries(self) -> tuple[int, int]:
+        """Return the lengths of the two tables that a launch takes."""
+
+    def foreign_bytes(self, dtype: np.dtype) -> int:
+        """Return what the arrays of another dtype take once converted."""
+
+    def most(self) -> tuple[int, int]:
+        """Return how many rows and columns a launch may take."""
+
+    def converted(self: Call, dtype: np.dtype) -> Call:
+        """Return the piece with its operands in the computing dtype."""
 
 
 def pieces(call: Call, dtype: np.dtype, *, batch: int, reserved: int = 0) -> Iterator[Call]:
@@ -206,7 +232,7 @@ def operand_pieces(call: Piece, dtype: np.dtype, *, batch: int) -> Iterator[tupl
         yield where, replace(piece, output=piece.output.astype(dtype, copy=False))
 
 
-def _cut(call: Piece | AdjointPiece, dtype: np.dtype, batch: int, workspace: int = _WORKSPACE) -> list[Where]:
+def _cut(call: Cuttable, dtype: np.dtype, batch: int, workspace: int = _WORKSPACE) -> list[Where]:
     shape = (*call.output.shape[:batch], *call.output.shape[-2:])
     if call.foreign_bytes(dtype) == 0:
         whole_batch = [[slice(None)]] * batch
@@ -221,6 +247,12 @@ def _cut(call: Piece | AdjointPiece, dtype: np.dtype, batch: int, workspace: int
     return cut
 
 
+def most_outputs(window: Window) -> tuple[int, int]:
+    """Return how many rows and columns of outputs a launch may take."""
+    across = _run(window.columns, _MOST_OUTPUTS)
+    return _run(window.rows, _MOST_OUTPUTS // across), across
+
+
 def _run(axis: Axis, most: int) -> int:
     """Return how many outputs along an axis a launch takes."""
     run = max(1, min(axis.length, most))
@@ -229,7 +261,7 @@ def _run(axis: Axis, most: int) -> int:
     return run
 
 
-def _fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
+def _fits(piece: Cuttable, dtype: np.dtype, workspace: int) -> bool:
     return max(piece.table_entries()) <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= workspace
 
 
@@ -254,18 +286,22 @@ def _size(array: Any, read: list[int]) -> int:
     return math.prod(array.shape[:-2]) * math.prod(lengths)
 
 
-def _gathered(piece: Piece, dtype: np.dtype) -> Piece:
-    """Convert the pixels under the windows of a block, boundary included, and no others."""
-    rows, columns = piece.window.rows.table().sources, piece.window.columns.table().sources
+def gathered(image: Any, window: Window, dtype: np.dtype) -> Any:
+    """Convert the pixels under a window, boundary included, and no others."""
+    rows, columns = window.rows.table().sources, window.columns.table().sources
     inside = (cupy.asarray(np.maximum(rows, 0))[:, None], cupy.asarray(np.maximum(columns, 0)))
-    image = piece.image[(..., *inside)].astype(dtype)
+    image = image[(..., *inside)].astype(dtype)
     for axis, sources in ((-2, rows), (-1, columns)):
         outside = np.flatnonzero(sources == CVAL)
         if outside.size:
             index = cupy.asarray(outside)
-            image[(..., index, slice(None)) if axis == -2 else (..., index)] = piece.window.cval
-    window = replace(piece.window, rows=piece.window.rows.gathered(), columns=piece.window.columns.gathered())
-    return replace(piece, image=image, window=window)
+            image[(..., index, slice(None)) if axis == -2 else (..., index)] = window.cval
+    return image
+
+
+def gathered_window(window: Window) -> Window:
+    """Return the window over what `gathered` makes."""
+    return replace(window, rows=window.rows.gathered(), columns=window.columns.gathered())
 
 
 def _taken(array: Any, rows: Readers, columns: Readers, dtype: np.dtype) -> Any:
