@@ -282,7 +282,7 @@ bilateral_many_features(
   for (int m = -up; m <= up; ++m) {
     for (int n = -left; n <= left; ++n) {
       const guide_of<T>* tap = likeness.at(i, j, row_radius + m, column_radius + n);
-      const R difference = squared_difference(tap, own, g_feature, features, f.unit, (R)cval_re);
+      const R difference = squared_difference<R, guide_of<T>>({tap, g_feature}, {own, g_feature}, features, f.unit, (R)cval_re);
       const R w = f.keeps() ? (R)1 : f.weight(difference, squared_distance<R>(m, n));
       const T* from = image.at(i, j, row_radius + m, column_radius + n);
       sums.weights[0] += w;

@@ -82,13 +82,16 @@ template <class A, class T> __device__ __forceinline__ A value_at(const T* at, l
   return at == nullptr ? outside : widen(at[channel]);
 }
 
-// Σ_k ((g[k,q] - g[k,p])*unit)², with `outside` for g[k,q] where q is null
+// Features of a pixel.
+template <class G> struct Features { const G* data; long long step; };
+
+// Σ_k ((q[k] - p[k])*unit)², with `outside` for q[k] where q is null
 template <class R, class G>
-__device__ __forceinline__ R squared_difference(const G* q, const G* p, long long feature, int features, R unit, R outside)
+__device__ __forceinline__ R squared_difference(Features<G> q, Features<G> p, int features, R unit, R outside)
 {
   R sum = 0;
   for (int k = 0; k < features; ++k) {
-    const R difference = (value_at<R>(q, k * feature, outside) - widen(p[k * feature])) * unit;
+    const R difference = (value_at(q.data, k * q.step, outside) - widen(p.data[k * p.step])) * unit;
     sum = multiply_add(difference, difference, sum);
   }
   return sum;

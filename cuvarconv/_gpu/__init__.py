@@ -21,6 +21,7 @@ except ImportError as error:
 
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.bilateral import bilateral
+from cuvarconv._gpu.bilateral_gradient import bilateral_gradient
 from cuvarconv._gpu.correlate import correlate
 from cuvarconv._gpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._gpu.local import local_correlate
@@ -38,6 +39,7 @@ __all__ = [
     "affinity",
     "affinity_gradient",
     "bilateral",
+    "bilateral_gradient",
     "correlate",
     "correlate_weights_gradient",
     "current",

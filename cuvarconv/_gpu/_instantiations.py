@@ -31,6 +31,12 @@ def instantiations() -> dict[str, list[str]]:
             *(f"bilateral<{CPP_TYPES[name]}, {CHANNELS[-1]}>" for name in CPP_TYPES if name not in REAL),
             *(f"bilateral_many_features<{number}>" for number in numbers),
         ],
+        "bilateral_gradient": [
+            f"{kernel}<{number}>"
+            for kernel, number in itertools.product(
+                ("bilateral_gradient_sums", "bilateral_gradient"), numbers
+            )
+        ],
         "correlate": [
             f"correlate<{number}, {planes}, {lanes}>"
             for number, planes, lanes in itertools.product(numbers, PLANES, LANES)

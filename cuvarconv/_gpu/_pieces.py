@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -152,7 +152,7 @@ class AdjointPiece:
         """Return what the arrays of another dtype take at most, in any block of this size."""
         elements = self.output.size if self.output.dtype != dtype else 0
         if not self.image.dtype == self.kernels.dtype == dtype:
-            read = [_most_readers(part.axis, part.last - part.first) for part in (self.rows, self.columns)]
+            read = [most_readers(part.axis, part.last - part.first) for part in (self.rows, self.columns)]
             elements += _size(self.image, read) + _size(self.kernels, read)
         return elements * dtype.itemsize
 
@@ -168,7 +168,8 @@ class AdjointPiece:
         if self.image.dtype == self.kernels.dtype == dtype and longest <= _MOST_OUTPUTS:
             return self
         rows, columns = self.rows.alone(), self.columns.alone()
-        image, kernels = (_taken(array, rows, columns, dtype) for array in (self.image, self.kernels))
+        read = (rows.table().outputs, columns.table().outputs)
+        image, kernels = (taken(array, *read, dtype) for array in (self.image, self.kernels))
         return replace(self, image=image, kernels=kernels, rows=rows, columns=columns)
 
 
@@ -239,9 +240,14 @@ def _cut(call: Cuttable, dtype: np.dtype, batch: int, workspace: int = _WORKSPAC
         runs = zip(shape[batch:], call.most(), strict=True)
         cuts = [[slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs]
         return list(itertools.product(*whole_batch, *cuts))
+    return largest_blocks(shape, lambda where: _fits(call.block(where, batch), dtype, workspace))
+
+
+def largest_blocks(shape: tuple[int, ...], fits: Callable[[Where], bool]) -> list[Where]:
+    """Cut an array into blocks of which the first, which no other exceeds, fits."""
     elements = _MOST_ENTRIES
     cut = blocks(shape, elements)
-    while elements > 1 and not _fits(call.block(cut[0], batch), dtype, workspace):
+    while elements > 1 and not fits(cut[0]):
         elements //= 2
         cut = blocks(shape, elements)
     return cut
@@ -265,7 +271,7 @@ def _fits(piece: Cuttable, dtype: np.dtype, workspace: int) -> bool:
     return max(piece.table_entries()) <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= workspace
 
 
-def _most_readers(axis: Axis, run: int) -> int:
+def most_readers(axis: Axis, run: int) -> int:
     """Return a bound on how many outputs read `run` neighbouring pixels, wherever these lie."""
 
     def reading(positions: int) -> int:
@@ -304,13 +310,16 @@ def gathered_window(window: Window) -> Window:
     return replace(window, rows=window.rows.gathered(), columns=window.columns.gathered())
 
 
-def _taken(array: Any, rows: Readers, columns: Readers, dtype: np.dtype) -> Any:
-    """Copy the outputs that are read, the axes in memory as they were; what broadcasts stays short."""
+def taken(array: Any, rows: np.ndarray, columns: np.ndarray, dtype: np.dtype) -> Any:
+    """Return some rows and columns, the axes in memory as they were; what broadcasts stays short.
+
+    It is a copy unless the rows are neighbours, the columns are, and the dtype is the array's.
+    """
     order = sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis]), reverse=True)
     index: list[Any] = [slice(None)] * array.ndim
-    for axis, readers in ((array.ndim - 2, rows), (array.ndim - 1, columns)):
+    for axis, numbers in ((array.ndim - 2, rows), (array.ndim - 1, columns)):
         if array.shape[axis] > 1:
-            index[axis] = _index(readers.table().outputs)
+            index[axis] = _index(numbers)
     places = [place for place, axis in enumerate(order) if not isinstance(index[axis], slice)]
     if len(places) == 2:
         index[order[places[0]]] = index[order[places[0]]][:, None]
