@@ -17,8 +17,7 @@
 #include "window.cuh"
 
 constexpr int TAPS = 4;
-constexpr int CHANNELS = 4;                              // of a thread that reads without a tile
-template <int P> constexpr int BLOCKS = P == 1 ? 4 : 3;  // per multiprocessor, at least: bounds the registers
+constexpr int CHANNELS = 4;  // of a block, P
 
 // The features of a thread's V outputs, in units, kept in shared memory.
 template <int V, class R> __device__ __forceinline__ Pack<R, V>& own_feature(R* own, int k)
@@ -145,8 +144,8 @@ __device__ __forceinline__ void add_taps(
 // grid: one block per sample, tile row, tile column and P channels (the channels fastest)
 // dynamic shared memory: tiles of min(P, channels) channels (none if `same`) and of all features, and
 // features * THREADS * V of the threads' own
-template <class T, int P>
-__global__ void __launch_bounds__(THREADS, BLOCKS<P>)
+template <class T>
+__global__ void __launch_bounds__(THREADS, 3)
 bilateral(
     const T* __restrict__ x, int x_runs,
     long long x_base, long long x_sample, long long x_channel, long long x_row, long long x_column,
@@ -162,7 +161,7 @@ bilateral(
 {
   typedef accumulator<T> A;
   typedef weight_of<T> R;
-  constexpr int V = WIDTH<A>;
+  constexpr int V = WIDTH<A>, P = CHANNELS;
   extern __shared__ __align__(16) unsigned char shared[];
 
   unsigned block = blockIdx.x;

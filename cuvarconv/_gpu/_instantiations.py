@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 from cuvarconv._gpu._launch import CPP_TYPES
 from cuvarconv._gpu._tiles import LANES
-from cuvarconv._gpu.bilateral import CHANNELS
 from cuvarconv._gpu.correlate import PLANES
 from cuvarconv._gpu.local import OUTPUTS, SAMPLES
 from cuvarconv._gpu.modulated import TILES
@@ -27,16 +26,14 @@ def instantiations() -> dict[str, list[str]]:
             for kernel, name in itertools.product(("affinity", "affinity_gradient"), REAL)
         ],
         "bilateral": [
-            *(f"bilateral<{CPP_TYPES[name]}, {channels}>" for name in REAL for channels in CHANNELS),
-            *(f"bilateral<{CPP_TYPES[name]}, {CHANNELS[-1]}>" for name in CPP_TYPES if name not in REAL),
+            *(f"bilateral<{number}>" for number in numbers),
             *(f"bilateral_many_features<{number}>" for number in numbers),
         ],
         "bilateral_gradient": [
-            f"{kernel}<{number}>"
-            for kernel, number in itertools.product(
-                ("bilateral_gradient_sums", "bilateral_gradient"), numbers
-            )
+            *(f"bilateral_input_gradient<{number}>" for number in numbers),
+            *(f"bilateral_guide_gradient<{number}>" for number in numbers),
         ],
+        "bilateral_gradient_sums": [f"bilateral_gradient_sums<{number}>" for number in numbers],
         "correlate": [
             f"correlate<{number}, {planes}, {lanes}>"
             for number, planes, lanes in itertools.product(numbers, PLANES, LANES)

@@ -27,7 +27,7 @@ from cuvarconv._gpu._pieces import gathered, gathered_window, most_outputs, piec
 from cuvarconv._gpu._tiles import THREADS, Tiling, lanes, tiling
 from cuvarconv._window import Window
 
-CHANNELS = (1, 4)  # of a block, the kernel's P
+_CHANNELS = 4  # of a block, the kernels' CHANNELS
 _SHARED = 64 << 10  # bytes of tiles per block, at most
 WIDTHS = np.dtype(np.float64)  # what both σ are read in: radii are exact
 
@@ -151,9 +151,8 @@ def _same(array: Any, other: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The channels of a block and its tile; no tile where not one tap's features fit."""
+    """The tile of a block; none where not one tap's features fit."""
 
-    channels: int
     tile: Tiling | None
     same: bool  # whether the image's tile is the guide's
     shared: int
@@ -161,7 +160,7 @@ class _Plan:
     def blocks(self, window: Window, channels: int) -> int:
         """Return the number of blocks for one sample."""
         tiles = self.tile.tiles(window) if self.tile else -(-math.prod(window.output_shape) // THREADS)
-        return tiles * -(-channels // self.channels)
+        return tiles * -(-channels // _CHANNELS)
 
 
 @functools.lru_cache(maxsize=512)
@@ -169,14 +168,13 @@ def _plan(
     window: Window, channels: int, features: int, same: bool, dtype: np.dtype, shared_limit: int
 ) -> _Plan:
     number, weight = accumulator_dtype(dtype), accumulator_dtype(real_dtype(dtype))
-    per_block = 1 if channels == 1 and dtype.kind != "c" else CHANNELS[-1]
     own = features * THREADS * (16 // number.itemsize) * weight.itemsize
-    planes = -(-features * weight.itemsize // number.itemsize) + (0 if same else min(channels, per_block))
+    planes = -(-features * weight.itemsize // number.itemsize) + (0 if same else min(channels, _CHANNELS))
     limit = min(_SHARED, shared_limit) - own
     tile = tiling(window, lanes(window, number), planes, number, limit)
     if tile.shared > limit:
-        return _Plan(CHANNELS[-1], None, same, 0)
-    return _Plan(per_block, tile, same, tile.shared + own)
+        return _Plan(None, same, 0)
+    return _Plan(tile, same, tile.shared + own)
 
 
 def _launch(piece: FilterPiece, plan: _Plan, batch: Batch, truncate: float | None, dtype: np.dtype) -> None:
@@ -198,7 +196,7 @@ def _launch(piece: FilterPiece, plan: _Plan, batch: Batch, truncate: float | Non
         arguments += sizes(plan.same, tile.lanes, tile.row_taps, tile.column_taps, tile.pitch)
     arguments += [np.float64(value) for value in (truncation(truncate), window.cval.real, window.cval.imag)]
     number = CPP_TYPES[dtype.name]
-    name = f"bilateral<{number}, {plan.channels}>" if tile else f"bilateral_many_features<{number}>"
+    name = f"bilateral<{number}>" if tile else f"bilateral_many_features<{number}>"
     blocks = plan.blocks(window, piece.image.shape[-3]) * samples.length
     launch("bilateral", name, blocks, THREADS, arguments, plan.shared)
 

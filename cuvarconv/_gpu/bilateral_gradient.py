@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import cupy
 import numpy as np
 
+from cuvarconv._axis import NO_OUTPUT
 from cuvarconv._blocks import Where, matching
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
@@ -30,6 +32,7 @@ from cuvarconv._window import Window
 
 THREADS = 128  # per block
 _CHANNELS = 4  # of a thread, the kernels' CHANNELS
+_ROWS, _FEWER_ROWS = 16, 8  # bytes of numbers below each other of a thread, the kernels' ROWS and FEWER_ROWS
 _WORKSPACE = 32 << 20  # bytes of records, and of what is converted or summed with them
 _FIELDS = 5  # of a record, the kernels' Field
 _MOST_ENTRIES = 1 << 20  # of an inverse table
@@ -103,31 +106,36 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Outputs:
-    """Some outputs by row and by column, on the device and here."""
+    """Some outputs by row and by column; the columns on the device too."""
 
-    rows: Any
-    columns: Any
     row_numbers: np.ndarray
     column_numbers: np.ndarray
+    columns: Any
 
     @classmethod
     def between(cls, down: slice, across: slice) -> _Outputs:
         """Return a rectangle of outputs."""
-        (rows, numbers), (columns, others) = (
-            on_device(_neighbours, part.start, part.stop) for part in (down, across)
-        )
-        return cls(rows, columns, numbers, others)
+        columns, numbers = on_device(_neighbours, across.start, across.stop)
+        return cls(np.arange(down.start, down.stop), numbers, columns)
 
     @classmethod
     def reading(cls, rows: Readers, columns: Readers) -> _Outputs:
         """Return those that read some pixels."""
-        (down, numbers), (across, others) = (on_device(_reading, part) for part in (rows, columns))
-        return cls(down, across, numbers, others)
+        across, numbers = on_device(_reading, columns)
+        return cls(rows.table().outputs, numbers, across)
 
     @property
     def shape(self) -> tuple[int, int]:
         """How many there are."""
         return len(self.row_numbers), len(self.column_numbers)
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """Yield the places and lengths of runs of neighbouring rows."""
+        breaks = np.flatnonzero(np.diff(self.row_numbers) > 1) + 1
+        places = [0, *breaks.tolist(), len(self.row_numbers)]
+        for first, end in itertools.pairwise(places):
+            if end > first:
+                yield first, end - first
 
     def of(self, array: Any, dtype: np.dtype) -> Any:
         """Return an array's values at these outputs."""
@@ -203,35 +211,44 @@ def _sums(
 
     Records for the image's gradient alone need no `means`.
     """
-    window, dtype = call.window, call.image.dtype
+    window, dtype, batch = call.window, call.image.dtype, len(call.batch)
     widths = (outputs.of(sigma, WIDTHS) for sigma in (call.spatial, call.range))
     operands = (outputs.of(call.grad, dtype), call.image, call.guide, *widths)
     results = (records, spatial, range_)
-    batch = len(call.batch)
-    blocks = -(-math.prod(outputs.shape) // THREADS)
     samples = sample_axes(call.batch, (*operands, *results))
-    for part in launches([samples], (max(1, MOST_BLOCKS // blocks),), operands=8):
-        (axis,) = part.axes
-        steps = list(zip(part.bases, axis.strides, strict=True))
-        arguments: list[Any] = []
-        for array, step in zip(operands, steps, strict=False):
-            arguments += [array, *offsets(*step, *strides(array)[batch:])]
-        for array, step in zip(results, steps[5:], strict=True):
-            arguments += [array, *offsets(*step)]
-        arguments += _outputs_and_tables(outputs, window)
-        arguments += sizes(window.rows.taps // 2, window.columns.taps // 2)
-        arguments += sizes(call.image.shape[-3] if means else 0, call.guide.shape[-3])
-        arguments += [np.float64(v) for v in (call.truncate, window.cval.real, window.cval.imag)]
-        name = f"bilateral_gradient_sums<{CPP_TYPES[dtype.name]}>"
-        launch("bilateral_gradient", name, blocks * axis.length, THREADS, arguments, shared=0)
+    for first, count in outputs.runs():
+        blocks = _blocks(count, outputs.shape[1], dtype, _FEWER_ROWS)
+        for part in launches([samples], (max(1, MOST_BLOCKS // blocks),), operands=8):
+            (axis,) = part.axes
+            steps = list(zip(part.bases, axis.strides, strict=True))
+            arguments = _described(operands, steps, batch)
+            for array, step in zip(results, steps[5:], strict=True):
+                arguments += [array, *offsets(*step)]
+            arguments += sizes(outputs.row_numbers[first], first, count)
+            arguments += [outputs.columns, *sizes(*outputs.shape)]
+            arguments += [table_arguments(axis, False)[0] for axis in (window.rows, window.columns)]
+            arguments += sizes(window.rows.taps // 2, window.columns.taps // 2)
+            arguments += sizes(call.image.shape[-3] if means else 0, call.guide.shape[-3])
+            arguments += map(np.float64, (call.truncate, window.cval.real, window.cval.imag))
+            name = f"bilateral_gradient_sums<{CPP_TYPES[dtype.name]}>"
+            launch(
+                "bilateral_gradient_sums", name, blocks * part.axes[0].length, THREADS, arguments, shared=0
+            )
 
 
-def _outputs_and_tables(outputs: _Outputs, window: Window) -> Iterator[Any]:
-    """Yield a kernel's arguments for some outputs and for the pixels that they read."""
-    for numbers, count in zip((outputs.rows, outputs.columns), outputs.shape, strict=True):
-        yield from (numbers, np.int32(count))
-    for axis in (window.rows, window.columns):
-        yield table_arguments(axis, False)[0]
+def _blocks(height: int, width: int, dtype: np.dtype, run_bytes: int) -> int:
+    """Return how many blocks take an image, if each thread takes a run of a column, one number at least."""
+    run = max(1, run_bytes // accumulator_dtype(dtype).itemsize)
+    return -(-(-(-height // run) * width) // THREADS)
+
+
+def _described(arrays: Sequence[Any], steps: Sequence[tuple[int, int]], batch: int) -> list[Any]:
+    """Return arrays as kernels take them: with base, sample's step and the other strides."""
+    return [
+        value
+        for array, step in zip(arrays, steps, strict=False)
+        for value in (array, *offsets(*step, *strides(array)[batch:]))
+    ]
 
 
 @dataclass(frozen=True)
@@ -309,54 +326,80 @@ def _native(target: Any, dtype: np.dtype) -> Any:
 
 
 def _gather(region: _Region, for_input: Any, for_guide: Any, *, add_up: bool) -> None:
-    call, batch = region.call, len(region.call.batch)
+    """Make the records of all outputs that read the region's pixels, and gather from them."""
+    call = region.call
     window, dtype = call.window, call.image.dtype
     outputs = _Outputs.reading(region.rows, region.columns)
     records = cupy.empty((*call.batch, _FIELDS, math.prod(outputs.shape)), call.weight)
     _sums(call, outputs, records, None, None, means=for_guide is not None)
-    read = (
-        *(outputs.of(call.grad, dtype), call.image, call.guide),
-        *(outputs.centres(call.image, window), outputs.centres(call.guide, window)),
-    )
-    written = (for_input, for_guide)
-    counts = [array.shape[-3] for array in written if array is not None]
-    blocks = -(-math.prod(region.shape) // THREADS) * -(-max(counts) // _CHANNELS)
-    arrays = (*read, records, *written)
-    for part in _samples(call.batch, arrays, blocks, add_up=add_up):
-        length, steps = part
-        arguments: list[Any] = []
-        for array, step in zip(read, steps, strict=False):
-            arguments += [array, *offsets(*step, *strides(array)[batch:])]
-        arguments += [records, *offsets(*steps[5]), np.int32(call.uniform())]
-        for array, step in zip(written, steps[6:], strict=True):
-            arguments += [array, *offsets(*step, *((0,) * 3 if array is None else strides(array)[batch:]))]
-        arguments += [np.int32(add_up), *_outputs_and_tables(outputs, window)]
-        arguments += [*inverse_arguments(region.rows), *inverse_arguments(region.columns)]
+    read = (outputs.of(call.grad, dtype), outputs.centres(call.guide, window), records, call.guide)
+    if for_input is not None:
+        _launch_gather("bilateral_input_gradient", region, outputs, (*read, for_input), add_up=False)
+    if for_guide is not None:
+        arrays = (*read, for_guide, call.image, outputs.centres(call.image, window))
+        _launch_gather("bilateral_guide_gradient", region, outputs, arrays, add_up=add_up)
+
+
+def _launch_gather(
+    kernel: str, region: _Region, outputs: _Outputs, arrays: tuple[Any, ...], *, add_up: bool
+) -> None:
+    """Launch over the batch; `arrays` are in the kernel's order, the records third and the result fifth."""
+    call, batch = region.call, len(region.call.batch)
+    window, dtype = call.window, call.image.dtype
+    name = f"{kernel}<{CPP_TYPES[dtype.name]}>"
+    rows = _ROWS if len(arrays) == 5 else _FEWER_ROWS
+    blocks = _blocks(*region.shape, dtype, rows) * -(-arrays[4].shape[-3] // _CHANNELS)
+    for length, steps in _samples(call.batch, arrays, arrays[4] if add_up else call.image, blocks):
+        arguments = _described(arrays[:2], steps, batch)
+        arguments += [arrays[2], *offsets(*steps[2]), np.int32(call.uniform()), *sizes(*outputs.shape)]
+        arguments += _described(arrays[3:5], steps[3:], batch)
+        for readers in (region.rows, region.columns):
+            folded, around = on_device(_around, readers)
+            arguments += [*sizes(readers.axis.taps // 2, *around), folded, *inverse_arguments(readers)]
         arguments += sizes(region.rows.first, region.columns.first)
-        arguments += sizes(window.rows.taps // 2, window.columns.taps // 2)
         arguments += sizes(call.image.shape[-3], call.guide.shape[-3])
-        arguments += [np.float64(value) for value in (window.cval.real, window.cval.imag)]
-        name = f"bilateral_gradient<{CPP_TYPES[dtype.name]}>"
+        if len(arrays) > 5:
+            arguments += _described(arrays[5:], steps[5:], batch)
+            for readers in (region.rows, region.columns):
+                arguments += [table_arguments(readers.axis, False)[0]]
+                arguments += sizes(readers.first - readers.axis.start)
+            arguments += [np.int32(add_up), np.float64(window.cval.real), np.float64(window.cval.imag)]
         launch("bilateral_gradient", name, blocks * length, THREADS, arguments, shared=0)
 
 
+def _around(readers: Readers) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """Find the outputs centred around pixels: pixel h at the centre of output h + shift, first … last − 1.
+
+    The array says of which pixels there are other readers, across a boundary.
+    """
+    axis, table = readers.axis, readers.table()
+    radius = axis.taps // 2
+    centre = -radius - axis.start  # the output centred at pixel 0
+    low = max(0, readers.first + centre - radius)
+    high = max(low, min(axis.length, readers.last + centre + radius))
+    first = int(np.searchsorted(table.outputs, low))
+    last, shift = first + high - low, readers.first + centre - low + first
+    entries = table.entries[: readers.entries()].reshape(axis.taps, -1)
+    direct = np.arange(table.pixels) + shift + radius - np.arange(axis.taps)[:, None]
+    expected = np.where((direct >= first) & (direct < last), direct, NO_OUTPUT)
+    return (entries != expected).any(axis=0).astype(np.int32), (shift, first, last)
+
+
 def _samples(
-    lengths: tuple[int, ...], arrays: tuple[Any, ...], blocks: int, *, add_up: bool
+    lengths: tuple[int, ...], arrays: tuple[Any, ...], result: Any, blocks: int
 ) -> Iterator[tuple[int, list[tuple[int, int]]]]:
     """Yield how many samples a launch takes, and the base and the step of each array.
 
-    What is added up, in the last array, comes sample by sample, in the order of the axes.
+    What is added up in a `result` comes sample by sample, in the order of the axes.
     """
-    kept = arrays[-1].shape if add_up else lengths
-    summed = [n > 1 == length for n, length in zip(lengths, kept, strict=False)]
+    summed = [n > 1 == length for n, length in zip(lengths, result.shape, strict=False)]
     own = tuple(1 if flag else n for n, flag in zip(lengths, summed, strict=True))
     alone = [
         sample_axes(tuple(n if axis == at else 1 for axis, n in enumerate(lengths)), arrays)
         for at, flag in enumerate(summed)
         if flag
     ]
-    classes = [sample_axes(own, arrays), *alone]
     most = (max(1, MOST_BLOCKS // blocks), *[1] * len(alone))
-    for part in launches(classes, most, operands=len(arrays)):
+    for part in launches([sample_axes(own, arrays), *alone], most, operands=len(arrays)):
         steps = list(zip(part.bases, part.axes[0].strides, strict=True))
         yield part.axes[0].length, steps
