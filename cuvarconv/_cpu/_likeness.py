@@ -1,4 +1,4 @@
-"""Weights of the taps around each pixel, exp(−½|Δ|²/σ_s² − ½‖g(q) − g(p)‖²/σ_r²), whatever the two σ."""
+"""The taps around each pixel and their weights, exp(−½|Δ|²/σ_s² − ½‖g(q) − g(p)‖²/σ_r²), whatever the σ."""
 
 from __future__ import annotations
 
@@ -47,7 +47,14 @@ class Widths:
     @property
     def shared(self) -> bool:
         """Whether all pixels of an image have the same σ, and all images the same σ_s."""
-        return self.falloff.size == 1 and self.sharpness.shape[-2:] == (1, 1)
+        return self.falloff.size == 1 and self.sharpness.shape[-2:] == (1, 1) and self.radius is None
+
+    def moving(self) -> Widths:
+        """Let pixels that stay as they are have no taps."""
+        if not self.still.any():
+            return self
+        radius = np.inf if self.radius is None else self.radius
+        return replace(self, radius=np.where(self.still, -1, radius))
 
     def part(self, *where: slice) -> Widths:
         """Return the widths of a part of the pixels."""
@@ -88,10 +95,10 @@ class Tap:
 
     distance: int  # |Δ|²
     weights: np.ndarray  # (…, h, w), 0 where the tap does not exist
-    pixels: np.ndarray  # (…, C, h, w)
+    squares: np.ndarray  # (…, h, w), ‖g(q) − g(p)‖²/(2 σ_r²)
     differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r
-    squares: np.ndarray  # (…, h, w), the square of their norm
-    missing: np.ndarray | None  # where the tap does not exist
+    pixels: np.ndarray  # (…, C, h, w)
+    missing: np.ndarray | None = None  # where the tap does not exist
 
     def exists(self, values: np.ndarray) -> np.ndarray:
         """Set values (…, h, w) to 0 where the tap does not exist, whatever they are."""
@@ -100,42 +107,78 @@ class Tap:
         return values
 
 
-def tap_rows(
-    planes: np.ndarray, features: np.ndarray, window: Window, widths: Widths, dtype: np.dtype
-) -> Iterator[Iterator[Tap]]:
-    """Yield the taps of a block, row after row, as far as any pixel's radius reaches."""
-    radius = window.rows.taps // 2
-    if widths.radius is not None:
-        most = int(widths.radius.max())
-        window = window.taps(*(slice(radius - most, radius + most + 1),) * 2)
-        radius = most
-    central = centres(features, window, widths.sharpness.dtype)
-    batch = np.broadcast_shapes(central.shape[:-3], widths.sharpness.shape[:-2])
-    central = np.broadcast_to(central, (*batch, *central.shape[-3:]))
-    count = planes[..., 0, 0].size + (0 if planes is features else features[..., 0, 0].size)
+@dataclass(frozen=True)
+class Block:
+    """A block of outputs, with the pixels (…, C, H, W) and the features that they are made of."""
 
-    def row(line: int, first: int, pixels: np.ndarray, seen: np.ndarray) -> Iterator[Tap]:
-        for across, (shifted, feature) in enumerate(zip(pixels, seen, strict=True), start=first - radius):
-            distance, down = (line - radius) ** 2 + across**2, line - radius
-            differences = np.subtract(feature, central)
-            weights, squares = widths.weights(differences, distance)
-            tap = Tap(distance, weights, shifted, differences, squares, widths.missing(down, across))
-            tap.exists(weights)
-            yield tap
+    planes: np.ndarray
+    features: np.ndarray
+    window: Window
+    widths: Widths
+    dtype: np.dtype
 
-    for row_taps, column_taps in tap_chunks(window, count, _TILE):
-        chunk = window.taps(row_taps, column_taps)
-        tables = chunk.rows.table(), chunk.columns.table()
-        seen = windows(gather(features, *tables, window.cval, central.dtype), *tables, chunk)
-        pixels = seen
-        if planes is not features:
-            pixels = windows(gather(planes, *tables, window.cval, dtype), *tables, chunk)
-        for number, line in enumerate(range(row_taps.start, row_taps.stop)):
-            yield row(line, column_taps.start, pixels[number], seen[number])
+    @property
+    def real(self) -> np.dtype:
+        """The dtype of the weights."""
+        return self.widths.sharpness.dtype
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the weights of a tap, and of its pixels."""
+        outputs = (*self.features.shape[:-3], *self.window.output_shape)
+        return (
+            np.broadcast_shapes(outputs, self.widths.still.shape),
+            (*self.planes.shape[:-2], *self.window.output_shape),
+        )
+
+    def centres(self) -> np.ndarray:
+        """Return the pixels under the centres of the windows."""
+        return centres(self.planes, self.window, self.window.cval, self.dtype)
+
+    def picture(self, values: np.ndarray) -> np.ndarray:
+        """Return values of a tap or sums of them as (…, h, w)."""
+        return values
+
+    def rows(self, *, keep: bool = False) -> Iterator[Iterator[Tap]]:
+        """Yield the taps, row after row, as far as any pixel's radius reaches."""
+        window, radius = self.window, self.window.rows.taps // 2
+        if self.widths.radius is not None:
+            most = int(min(radius, max(0, self.widths.radius.max())))
+            window = window.taps(*(slice(radius - most, radius + most + 1),) * 2)
+            radius = most
+        central = centres(self.features, window, window.cval, self.real)
+        batch = np.broadcast_shapes(central.shape[:-3], self.widths.sharpness.shape[:-2])
+        central = np.broadcast_to(central, (*batch, *central.shape[-3:]))
+        for row_taps, column_taps, pixels, features in self._seen(window, central.dtype):
+            for m, line in enumerate(range(row_taps.start, row_taps.stop)):
+                places = range(column_taps.start - radius, column_taps.stop - radius)
+                yield (
+                    self._tap(line - radius, across, shifted, np.subtract(feature, central))
+                    for across, shifted, feature in zip(places, pixels[m], features[m], strict=True)
+                )
+
+    def _seen(self, window: Window, dtype: np.dtype) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+        count = self.planes[..., 0, 0].size + self.features[..., 0, 0].size
+        for row_taps, column_taps in tap_chunks(window, count, _TILE):
+            chunk = window.taps(row_taps, column_taps)
+            tables = chunk.rows.table(), chunk.columns.table()
+            features = windows(gather(self.features, *tables, window.cval, dtype), *tables, chunk)
+            pixels = features
+            if self.planes is not self.features:
+                pixels = windows(gather(self.planes, *tables, window.cval, self.dtype), *tables, chunk)
+            yield row_taps, column_taps, pixels, features
+
+    def _tap(self, down: int, across: int, pixels: np.ndarray, differences: np.ndarray) -> Tap:
+        distance = down**2 + across**2
+        weights, squares = self.widths.weights(differences, distance)
+        missing = self.widths.missing(down, across)
+        tap = Tap(distance, weights, squares, differences, pixels, missing)
+        tap.exists(weights)
+        return tap
 
 
-def centres(planes: np.ndarray, window: Window, dtype: np.dtype) -> np.ndarray:
+def centres(planes: np.ndarray, window: Window, outside: Any, dtype: np.dtype) -> np.ndarray:
     """Return the pixels under the centres of all windows."""
     middle = slice(window.rows.taps // 2, window.rows.taps // 2 + 1)
     centre = window.taps(middle, middle)
-    return gather(planes, centre.rows.table(), centre.columns.table(), window.cval, dtype)
+    return gather(planes, centre.rows.table(), centre.columns.table(), outside, dtype)

@@ -1,11 +1,15 @@
-"""Weights of pairs of pixels, exp(−½|Δ|²/σ_s² − ½‖g(q) − g(p)‖²/σ_r²): one number for both pixels."""
+"""Pairs of pixels that share their weight, where all pixels share the two σ."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+
+from cuvarconv._cpu._likeness import Block, Tap
+from cuvarconv._cpu._tiles import gather
 
 
 @dataclass(frozen=True)
@@ -61,17 +65,20 @@ class Pairs:
     shift: int
     distance: int  # |Δ|²
     weights: np.ndarray  # (…, 1, pairs)
+    squares: np.ndarray  # (…, 1, pairs), ‖g(q) − g(p)‖²/(2 σ_r²)
     differences: np.ndarray  # (…, features, 1, pairs), g(p + Δ) − g(p) in units of √2 σ_r
-    squares: np.ndarray  # (…, 1, pairs), the square of their norm
 
-    def ends(self, values: np.ndarray) -> tuple[tuple[int, np.ndarray], tuple[int, np.ndarray]]:
-        """Return, for the block's pixels, how far the other one of a pair is, and the pairs' values."""
-        length = values.shape[-1] - self.shift
-        return (self.shift, values[..., self.shift :]), (-self.shift, values[..., :length])
+    def as_first(self, values: np.ndarray) -> np.ndarray:
+        """Return the pairs' values where the block's pixel is the first."""
+        return values[..., self.shift :]
+
+    def as_second(self, values: np.ndarray) -> np.ndarray:
+        """Return the pairs' values where the block's pixel is the second."""
+        return values[..., : values.shape[-1] - self.shift]
 
 
 def pair_rows(
-    features: np.ndarray, tile: Tile, sharpness: np.ndarray, falloff: float, *, keep: bool = False
+    features: np.ndarray, tile: Tile, sharpness: np.ndarray, falloff: float, *, keep: bool
 ) -> Iterator[Iterator[Pairs]]:
     """Yield the offsets of half the window, row after row; each overwrites the arrays of the one before.
 
@@ -87,9 +94,10 @@ def pair_rows(
     def row(down: int) -> Iterator[Pairs]:
         for across in range(-tile.radius if down else 1, tile.radius + 1):
             shift, distance = down * tile.row + across, down**2 + across**2
-            arrays = (array[..., : tile.length + shift] for array in (weights, differences, squares))
+            arrays = (array[..., : tile.length + shift] for array in (weights, squares, differences))
             pairs = Pairs(shift, distance, *arrays)
-            _measure(pairs, features[..., tile.first - shift : tile.first + tile.length + shift], sharpness)
+            seen = features[..., tile.first - shift : tile.first + tile.length + shift]
+            _measure(pairs, seen, sharpness[..., None, :, :])
             np.subtract(dtype.type(-distance * falloff), pairs.squares, out=pairs.weights)
             np.exp(pairs.weights, out=pairs.weights)
             yield pairs
@@ -100,14 +108,59 @@ def pair_rows(
 
 def _measure(pairs: Pairs, features: np.ndarray, sharpness: np.ndarray) -> None:
     """Fill in the squares, and the differences as far as there is room for them."""
-    count = pairs.weights.shape[-1]
+    count, room = pairs.weights.shape[-1], pairs.differences.shape[-3]
     for channel in range(features.shape[-3]):
-        line = features[..., channel, :, :]
-        difference = pairs.differences[..., min(channel, pairs.differences.shape[-3] - 1), :, :]
+        line = features[..., channel : channel + 1, :, :]
+        at = min(channel, room - 1)
+        difference = pairs.differences[..., at : at + 1, :, :]
         np.subtract(line[..., pairs.shift :], line[..., :count], out=difference)
         np.multiply(difference, sharpness, out=difference)
+        one = difference[..., 0, :, :]
         if channel == 0:
-            np.multiply(difference, difference, out=pairs.squares)
+            np.multiply(one, one, out=pairs.squares)
         else:
-            np.multiply(difference, difference, out=pairs.weights)
+            np.multiply(one, one, out=pairs.weights)
             np.add(pairs.squares, pairs.weights, out=pairs.squares)
+
+
+@dataclass(frozen=True)
+class PairedBlock(Block):
+    """A block of outputs that share the two σ: each weight is computed once, for both its pixels."""
+
+    @cached_property
+    def tile(self) -> Tile:
+        """The block within its margin."""
+        return Tile(*self.window.output_shape, self.window.rows.taps // 2)
+
+    @property
+    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shapes of the weights of a tap, and of its pixels."""
+        batch = np.broadcast_shapes(self.features.shape[:-3], self.widths.sharpness.shape[:-2])
+        return (*batch, 1, self.tile.length), (*self.planes.shape[:-2], 1, self.tile.length)
+
+    def picture(self, values: np.ndarray) -> np.ndarray:
+        """Return values of a tap or sums of them as (…, h, w)."""
+        return self.tile.picture(values)
+
+    def rows(self, *, keep: bool = False) -> Iterator[Iterator[Tap]]:
+        """Yield the taps, row after row: the centre, then both taps of all pairs of a row."""
+        tables = self.window.rows.table(), self.window.columns.table()
+        sharpness, falloff = self.widths.sharpness, float(self.widths.falloff.reshape(()))
+        features = self.tile.flat(gather(self.features, *tables, self.window.cval, self.real))
+        pixels = features
+        if self.planes is not self.features:
+            pixels = self.tile.flat(gather(self.planes, *tables, self.window.cval, self.dtype))
+        yield iter([self._centre(features, pixels)])
+        for row in pair_rows(features, self.tile, sharpness, falloff, keep=keep):
+            yield (tap for pairs in row for tap in self._taps(pairs, pixels))
+
+    def _centre(self, features: np.ndarray, pixels: np.ndarray) -> Tap:
+        own = self.tile.shifted(features)
+        differences = own - own  # NaN where it is not finite
+        squares = np.add.reduce(differences, axis=-3)
+        return Tap(0, squares + 1, squares, differences, self.tile.shifted(pixels))
+
+    def _taps(self, pairs: Pairs, pixels: np.ndarray) -> Iterator[Tap]:
+        for shift, part in ((pairs.shift, pairs.as_first), (-pairs.shift, pairs.as_second)):
+            weights, squares, differences = map(part, (pairs.weights, pairs.squares, pairs.differences))
+            yield Tap(pairs.distance, weights, squares, differences, self.tile.shifted(pixels, shift))

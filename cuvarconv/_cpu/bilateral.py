@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._cpu._likeness import Widths, centres, tap_rows
-from cuvarconv._cpu._pairs import Tile, pair_rows
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store
+from cuvarconv._cpu._likeness import Block, Tap, Widths
+from cuvarconv._cpu._pairs import PairedBlock
+from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_BLOCK = 1 << 15  # pixels or features; a block's arrays stay in the second-level cache
+BLOCK = 1 << 15  # pixels or features; a block's arrays stay in the second-level cache
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
-_BYTES = 16 << 20  # that a worker takes
+BYTES = 16 << 20  # that a worker takes
 
 
 def bilateral(
@@ -34,105 +37,135 @@ def bilateral(
     image is its own guide, and the σ (batch…, H_out, W_out), with axes of length 1 where they
     broadcast.  Radii are int(truncate·σ_s + 0.5), the window's for None; `dtype` is the computing dtype.
     """
-    dtype = accumulator_dtype(dtype)
-    real = np.empty(0, dtype).real.dtype
+    filter = Filter(input, guide, sigma_spatial, sigma_range, window, truncate, accumulator_dtype(dtype))
 
     def block(where: Where) -> None:
         *batch, down, across = where
-        planes = input[tuple(batch)]
-        features = planes if guide is input else guide[batch_part(guide, batch)]
-        spatial, likeness = (sigma[matching(sigma, where)] for sigma in (sigma_spatial, sigma_range))
-        widths = Widths.of(spatial, likeness, window.rows.taps // 2, truncate, real)
-        part = window.part(down, across)
-        summed = _paired_sums if widths.shared and _fits(part, planes, features, dtype) else _mapped_sums
-        result = summed(planes, features, part, widths, dtype)
-        store(output[(*batch, slice(None), down, across)], result)
+        outputs = filter.block(where)
+        (sums,) = weighted_sums(outputs)
+        mean, still = outputs.picture(sums.mean()), outputs.widths.still
+        if still.any():
+            np.copyto(mean, outputs.centres(), where=still[..., None, :, :])
+        store(output[(*batch, slice(None), down, across)], mean)
 
-    channels = max(input.shape[-3], guide.shape[-3])
     shape = (*output.shape[:-3], *output.shape[-2:])
-    for_each(block, pieces(shape, max(1, _BLOCK // channels)), most_workers=WORKSPACE // _BYTES)
+    for_each(block, filter.pieces(shape), most_workers=WORKSPACE // BYTES)
 
 
-def batch_part(operand: np.ndarray, batch: list[slice]) -> Where:
+@dataclass(frozen=True)
+class Filter:
+    """The operands of a call, as `bilateral` has them, and the dtype that sums have."""
+
+    input: np.ndarray
+    guide: np.ndarray
+    sigma_spatial: np.ndarray
+    sigma_range: np.ndarray
+    window: Window
+    truncate: float | None
+    dtype: np.dtype
+
+    @property
+    def real(self) -> np.dtype:
+        """The dtype of the weights."""
+        return np.empty(0, self.dtype).real.dtype
+
+    @property
+    def radius(self) -> int:
+        """How far the window reaches."""
+        return self.window.rows.taps // 2
+
+    def pieces(self, shape: tuple[int, ...]) -> list[Where]:
+        """Cut (…, H, W) into blocks that are not much wider than high."""
+        elements = max(1, BLOCK // max(self.input.shape[-3], self.guide.shape[-3]))
+        across = blocks(shape[-1:], _WIDTH)
+        longest = max((part.stop - part.start for (part,) in across), default=1)
+        rows = blocks(shape[:-1], max(1, elements // longest))
+        return [(*where, *part) for where in rows for part in across]
+
+    def images(self, batch: list[slice]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the input and the guide of some samples; the same array if the image is its own guide."""
+        planes = self.input[tuple(batch)]
+        return planes, planes if self.guide is self.input else self.guide[_batch_part(self.guide, batch)]
+
+    def block(self, where: Where, *, moving: bool = False) -> Block:
+        """Return a block of outputs, of pairs if its pixels share the σ and there is room for its tile.
+
+        Only those that move have taps if asked for.
+        """
+        *batch, down, across = where
+        planes, features = self.images(batch)
+        spatial, likeness = (part[matching(part, where)] for part in (self.sigma_spatial, self.sigma_range))
+        widths = Widths.of(spatial, likeness, self.radius, self.truncate, self.real)
+        widths = widths.moving() if moving else widths
+        window = self.window.part(down, across)
+        nbytes = 4 * (planes[..., 0, 0].size + features[..., 0, 0].size) * self.dtype.itemsize
+        fits = nbytes * window.rows.span * window.columns.span <= BYTES
+        kind = PairedBlock if widths.shared and fits else Block
+        return kind(planes, features, window, widths, self.dtype)
+
+
+def _batch_part(operand: np.ndarray, batch: list[slice]) -> Where:
     """Return the part of (batch…, C, H, W), with axes that may broadcast, that meets a block's batch."""
     lengths = operand.shape[: len(batch)]
     return tuple(slice(None) if length == 1 else part for length, part in zip(lengths, batch, strict=True))
 
 
-def pieces(shape: tuple[int, ...], elements: int) -> list[Where]:
-    """Cut (…, H, W) into blocks that are not much wider than high."""
-    across = blocks(shape[-1:], _WIDTH)
-    longest = max((part.stop - part.start for (part,) in across), default=1)
-    return [(*where, *part) for where in blocks(shape[:-1], max(1, elements // longest)) for part in across]
+class RowSum:
+    """A sum of taps, row by row, so that long ones lose nothing."""
 
-
-class Sums:
-    """Σ w and Σ w x for every pixel of a block, summed row by row."""
-
-    def __init__(self, weights: tuple[int, ...], pixels: tuple[int, ...], dtype: np.dtype) -> None:
-        self.norm, self._norm_row = (np.zeros(weights, dtype.type(0).real.dtype) for _ in range(2))
-        self.total, self._total_row = (np.zeros(pixels, dtype) for _ in range(2))
-        self._product = np.empty(pixels, dtype)
-
-    def add(self, weights: np.ndarray, pixels: np.ndarray, missing: np.ndarray | None = None) -> None:
-        """Add a tap; the pixels (…, C, h, w) do not count where it is missing, whatever they are."""
-        np.add(self._norm_row, weights, out=self._norm_row)
-        np.multiply(pixels, weights[..., None, :, :], out=self._product)
-        if missing is not None:
-            np.copyto(self._product, 0, where=missing[..., None, :, :])
-        np.add(self._total_row, self._product, out=self._total_row)
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.total, self.row = np.zeros(shape, dtype), np.zeros(shape, dtype)
 
     def end_row(self) -> None:
         """Add up what has come since the last call."""
-        for total, row in ((self.norm, self._norm_row), (self.total, self._total_row)):
-            np.add(total, row, out=total)
-            row[...] = 0
+        np.add(self.total, self.row, out=self.total)
+        self.row[...] = 0
+
+
+class Sums:
+    """Σ w and Σ w x for every pixel of a block."""
+
+    def __init__(self, block: Block) -> None:
+        weights, pixels = block.shapes
+        self._weights, self._products = RowSum(weights, block.real), RowSum(pixels, block.dtype)
+        self._product = np.empty(pixels, block.dtype)
+
+    def add(self, weights: np.ndarray, tap: Tap) -> None:
+        """Add a tap; its pixels do not count where it does not exist, whatever they are."""
+        np.add(self._weights.row, weights, out=self._weights.row)
+        np.multiply(tap.pixels, weights[..., None, :, :], out=self._product)
+        if tap.missing is not None:
+            np.copyto(self._product, 0, where=tap.missing[..., None, :, :])
+        np.add(self._products.row, self._product, out=self._products.row)
+
+    def end_row(self) -> None:
+        """Add up what has come since the last call."""
+        self._weights.end_row()
+        self._products.end_row()
+
+    @property
+    def norm(self) -> np.ndarray:
+        """Return Σ w as (…, 1, h, w)."""
+        return self._weights.total[..., None, :, :]
+
+    @property
+    def products(self) -> np.ndarray:
+        """Return Σ w x."""
+        return self._products.total
 
     def mean(self) -> np.ndarray:
         """Return Σ w x / Σ w."""
-        return np.divide(self.total, self.norm[..., None, :, :], out=self.total)
+        return self.products / self.norm
 
 
-def _fits(window: Window, planes: np.ndarray, features: np.ndarray, dtype: np.dtype) -> bool:
-    """Whether a worker has room for the tile of a block and all that goes with it."""
-    pixels = window.rows.span * window.columns.span
-    return 4 * (planes[..., 0, 0].size + features[..., 0, 0].size) * pixels * dtype.itemsize <= _BYTES
-
-
-def _paired_sums(
-    planes: np.ndarray, features: np.ndarray, window: Window, widths: Widths, dtype: np.dtype
-) -> np.ndarray:
-    tile = Tile(*window.output_shape, window.rows.taps // 2)
-    tables = window.rows.table(), window.columns.table()
-    seen = tile.flat(gather(features, *tables, window.cval, widths.sharpness.dtype))
-    pixels = seen if planes is features else tile.flat(gather(planes, *tables, window.cval, dtype))
-    centre = tile.shifted(seen)
-    own = np.add.reduce(centre - centre, axis=-3) + 1  # NaN where the guide is not finite
-    outer = np.broadcast_shapes(own.shape[:-2], widths.sharpness.shape[:-2])
-    sums = Sums((*outer, *own.shape[-2:]), (*pixels.shape[:-1], tile.length), dtype)
-    sums.add(own, tile.shifted(pixels))
-    for row in pair_rows(seen, tile, widths.sharpness, float(widths.falloff.reshape(()))):
-        for pairs in row:
-            for shift, weights in pairs.ends(pairs.weights):
-                sums.add(weights, tile.shifted(pixels, shift))
-        sums.end_row()
-    return _unless_still(tile.picture(sums.mean()), tile.picture(tile.shifted(pixels)), widths)
-
-
-def _mapped_sums(
-    planes: np.ndarray, features: np.ndarray, window: Window, widths: Widths, dtype: np.dtype
-) -> np.ndarray:
-    shape = np.broadcast_shapes((*features.shape[:-3], *window.output_shape), widths.still.shape)
-    sums = Sums(shape, (*planes.shape[:-2], *window.output_shape), dtype)
-    for row in tap_rows(planes, features, window, widths, dtype):
+def weighted_sums(block: Block, *factors: Callable[[Tap], np.ndarray]) -> list[Sums]:
+    """Return the sums over all taps, and those with the weights multiplied by further factors."""
+    sums, *others = (Sums(block) for _ in range(1 + len(factors)))
+    for row in block.rows(keep=bool(factors)):
         for tap in row:
-            sums.add(tap.weights, tap.pixels, tap.missing)
-        sums.end_row()
-    return _unless_still(sums.mean(), centres(planes, window, dtype), widths)
-
-
-def _unless_still(values: np.ndarray, own: np.ndarray, widths: Widths) -> np.ndarray:
-    """Put each pixel's own value where a σ is 0."""
-    if widths.still.any():
-        np.copyto(values, own, where=widths.still[..., None, :, :])
-    return values
+            sums.add(tap.weights, tap)
+            for other, factor in zip(others, factors, strict=True):
+                other.add(tap.exists(factor(tap)), tap)
+        for some in (sums, *others):
+            some.end_row()
+    return [sums, *others]
