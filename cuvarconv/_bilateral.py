@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from cuvarconv._arguments import number
-from cuvarconv._backend import receive
-from cuvarconv._dtypes import check_cval, computing_dtype, filter_dtype
+from cuvarconv._backend import Call, receive
+from cuvarconv._dtypes import accumulator_dtype, check_cval, computing_dtype, filter_dtype, product_dtype
+from cuvarconv._gradients import check_gradient, requested
 from cuvarconv._shapes import align_map, channel_order, with_channels, with_image
 from cuvarconv._window import Window, make_window
 
@@ -128,6 +129,134 @@ def bilateral_filter(
         return call.deliver(result)
 
 
+def bilateral_filter_vjp(
+    grad: Any,
+    input: Any,
+    sigma_spatial: Any,
+    sigma_range: Any,
+    *,
+    wrt: Any = ("input",),
+    guide: Any = None,
+    channel_axis: int | None = None,
+    radius: int | None = None,
+    truncate: float = 4.0,
+    mode: Any = "reflect",
+    cval: float = 0.0,
+) -> Any:
+    """Return the gradients of `bilateral_filter`, each pixel's radius held fixed.
+
+    For y = bilateral_filter(x, …), a loss L with gradient h in y, and
+
+    .. math::
+
+        v[p,q] = w[p,q] / Σ_q w[p,q],   e[p,q] = v[p,q] · Re Σ_c conj(h[p]) (x[q] − y[p])
+
+    they are
+
+    .. math::
+
+        dL/dx[q] = Σ_p h[p] v[p,q],
+        dL/dg[r] = Σ_q e[r,q] (g[q] − g[r]) / σ_r[r]² + Σ_p e[p,r] (g[p] − g[r]) / σ_r[p]²,
+        dL/dσ_r[p] = Σ_q e[p,q] ‖g[q] − g[p]‖² / σ_r[p]³,
+        dL/dσ_s[p] = Σ_q e[p,q] |q − p|² / σ_s[p]³
+
+    Without a guide the gradient in the input is the sum of the first two.  What is outside under
+    ``"constant"`` has none.  Where a σ is 0 the pixel is itself: it has a gradient in x alone.
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient of the loss in the result, of the result's shape.
+    input, sigma_spatial, sigma_range, guide
+        The operands of `bilateral_filter`.
+    wrt : str or tuple of str, optional
+        The operands whose gradients are asked for: ``"input"``, ``"guide"`` if there is one,
+        ``"sigma_spatial"`` and ``"sigma_range"``.
+    channel_axis, radius, truncate, mode, cval
+        As for `bilateral_filter`.
+
+    Returns
+    -------
+    tuple of arrays, or one array
+        In the order of `wrt`, each of its operand's shape and dtype (float64 for integers and numbers);
+        the array itself if `wrt` is a name.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `bilateral_filter`, and for a `grad` that has not the shape of the result.
+
+    Notes
+    -----
+    An image that is its own guide costs one more image of memory.
+
+    References
+    ----------
+    .. [1] C. Tomasi and R. Manduchi, "Bilateral filtering for gray and color images", ICCV 1998.
+
+    Examples
+    --------
+    What the first pixel is made of, and how much the range width matters to it:
+
+    >>> import numpy as np
+    >>> import cuvarconv
+    >>> x, guide, grad = np.array([[1.0, 0.0]]), np.array([[0.0, 2.0]]), np.array([[1.0, 0.0]])
+    >>> wrt = "input", "sigma_range"
+    >>> weights, slope = cuvarconv.bilateral_filter_vjp(grad, x, 1.0, 1.0, wrt=wrt, guide=guide, radius=1)
+    >>> weights.round(3), round(float(slope), 3)
+    (array([[0.951, 0.049]]), -0.185)
+    """
+    operands = {"grad": grad, **_operands(input, guide, sigma_spatial, sigma_range)}
+    with receive(None, **operands) as call:
+        given = dict(zip(operands, call.operands, strict=True))
+        names = requested(wrt, tuple(operands)[1:])
+        filter = _make_filter(operands, given, channel_axis, radius, truncate, mode, cval)
+        check_gradient(given["grad"].shape, filter.result_shape)
+        results = {name: call.fresh(given[name].shape, product_dtype((given[name].dtype,))) for name in names}
+        if any(array.size == 0 for array in given.values()):
+            for result in results.values():
+                result[...] = 0  # empty sums
+        elif results:
+            _fill_gradients(call, filter, given, results)
+        handed = tuple(call.hand_over(results[name]) for name in names)
+        return handed[0] if isinstance(wrt, str) else handed
+
+
+def _fill_gradients(call: Call, filter: _Filter, given: dict[str, Any], results: dict[str, Any]) -> None:
+    images = given["input"]
+    factors = tuple(given[name].dtype for name in ("grad", "input", "guide") if name in given)
+    dtype = computing_dtype(factors, product_dtype((images.dtype,)))
+    planes = filter.image(images)
+    asked = dict(results)
+    alone = "guide" not in given and "input" in results
+    if alone:
+        wide = np.empty(0, accumulator_dtype(dtype)).real.dtype
+        for name in ("input", "guide"):
+            asked[name] = call.fresh(images.shape, wide)
+    views = (
+        None if name not in asked else view(asked[name])
+        for name, view in (
+            ("input", filter.image),
+            ("guide", filter.guide),
+            ("sigma_spatial", filter.sigma),
+            ("sigma_range", filter.sigma),
+        )
+    )
+    call.home.backend.bilateral_gradient(
+        filter.image(given["grad"]),
+        planes,
+        filter.guide(given["guide"]) if "guide" in given else planes,
+        *filter.sigmas(given),
+        tuple(views),
+        filter.window,
+        truncate=filter.truncate,
+        dtype=dtype,
+    )
+    if alone:
+        asked["input"] += asked["guide"]
+        results["input"][...] = asked["input"]
+
+
 @dataclass(frozen=True)
 class _Filter:
     """The geometry of a call, and its arrays as the backends take them."""
@@ -148,13 +277,16 @@ class _Filter:
         view = with_channels("guide", array, self.guide_axis)
         return view[(None,) * (len(self.batch) + 3 - view.ndim)]
 
-    def sigma(self, name: str, array: Any) -> Any:
+    def sigma(self, array: Any, name: str = "sigma") -> Any:
         """View a map or a number as (batch…, H_out, W_out)."""
         return align_map(name, array, (*self.batch, *self.window.output_shape))
 
     def sigmas(self, given: dict[str, Any]) -> tuple[Any, Any]:
         """View both."""
-        return tuple(self.sigma(name, given[name]) for name in _SIGMAS)
+        return (
+            self.sigma(given["sigma_spatial"], "sigma_spatial"),
+            self.sigma(given["sigma_range"], "sigma_range"),
+        )
 
 
 _SIGMAS = ("sigma_spatial", "sigma_range")
@@ -200,7 +332,7 @@ def _check_dtypes(given: dict[str, Any]) -> Any:
     if given["input"].dtype.kind == "c" and "guide" not in given:
         raise TypeError(f"guide: expected a real guide for a complex input, {given['input'].dtype}, got None")
     for name, array in given.items():
-        if name != "input" and array.dtype.kind == "c":
+        if name not in ("grad", "input") and array.dtype.kind == "c":
             raise TypeError(f"{name}: expected real numbers, got {array.dtype}")
     return given.get("guide", given["input"])
 

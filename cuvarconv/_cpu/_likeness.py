@@ -17,6 +17,25 @@ _TILE = 1 << 19  # pixels and features under their windows
 
 
 @dataclass(frozen=True)
+class Tap:
+    """One tap of all windows of a block."""
+
+    distance: int  # |Δ|²
+    weights: np.ndarray  # (…, h, w), 0 where the tap does not exist
+    squares: np.ndarray  # (…, h, w), ‖g(q) − g(p)‖²/(2 σ_r²)
+    differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r
+    pixels: np.ndarray  # (…, C, h, w)
+    missing: np.ndarray | None = None  # where the tap does not exist
+
+    def exists(self, values: np.ndarray) -> np.ndarray:
+        """Set values (…, h, w), perhaps of channels, to 0 where the tap does not exist, whatever they are."""
+        if self.missing is not None:
+            channels = values.ndim > self.missing.ndim
+            np.copyto(values, 0, where=self.missing[..., None, :, :] if channels else self.missing)
+        return values
+
+
+@dataclass(frozen=True)
 class Widths:
     """What the two σ say of a block of pixels, (…, h, w) with axes of length 1 where they are shared."""
 
@@ -68,43 +87,26 @@ class Widths:
         missing = self.radius < max(abs(down), abs(across))
         return missing if missing.any() else None
 
-    def weights(self, differences: np.ndarray, distance: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the weights of a tap, and the squares ‖g(q) − g(p)‖²/(2 σ_r²).
-
-        The `differences` (…, features, h, w) are left in units of √2 σ_r.
-        """
+    def tap(self, down: int, across: int, pixels: np.ndarray, differences: np.ndarray) -> Tap:
+        """Weigh a tap by the differences g(q) − g(p), which are divided by √2 σ_r in place."""
         np.multiply(differences, self.sharpness[..., None, :, :], out=differences)
         squares = np.square(differences[..., 0, :, :])
         for channel in range(1, differences.shape[-3]):
             squares += np.square(differences[..., channel, :, :])
+        distance = down**2 + across**2
         if distance:
             exponents = np.subtract(self.falloff * self.falloff.dtype.type(-distance), squares)
         else:
             exponents = np.negative(squares)
-        return np.exp(exponents, out=exponents), squares
+        weights = np.exp(exponents, out=exponents)
+        tap = Tap(distance, weights, squares, differences, pixels, self.missing(down, across))
+        tap.exists(weights)
+        return tap
 
 
 def _cut(values: np.ndarray, where: Where) -> np.ndarray:
     index: tuple[Any, ...] = (..., *matching(values, where))
     return values[index]
-
-
-@dataclass(frozen=True)
-class Tap:
-    """One tap of all windows of a block."""
-
-    distance: int  # |Δ|²
-    weights: np.ndarray  # (…, h, w), 0 where the tap does not exist
-    squares: np.ndarray  # (…, h, w), ‖g(q) − g(p)‖²/(2 σ_r²)
-    differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r
-    pixels: np.ndarray  # (…, C, h, w)
-    missing: np.ndarray | None = None  # where the tap does not exist
-
-    def exists(self, values: np.ndarray) -> np.ndarray:
-        """Set values (…, h, w) to 0 where the tap does not exist, whatever they are."""
-        if self.missing is not None:
-            np.copyto(values, 0, where=self.missing)
-        return values
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,12 @@ class Block:
         """Return the pixels under the centres of the windows."""
         return centres(self.planes, self.window, self.window.cval, self.dtype)
 
+    def central_features(self) -> np.ndarray:
+        """Return the features under the centres, once for each σ_s or σ_r of a sample of its own."""
+        central = centres(self.features, self.window, self.window.cval, self.real)
+        batch = np.broadcast_shapes(central.shape[:-3], self.widths.still.shape[:-2])
+        return np.broadcast_to(central, (*batch, *central.shape[-3:]))
+
     def picture(self, values: np.ndarray) -> np.ndarray:
         """Return values of a tap or sums of them as (…, h, w)."""
         return values
@@ -146,14 +154,12 @@ class Block:
             most = int(min(radius, max(0, self.widths.radius.max())))
             window = window.taps(*(slice(radius - most, radius + most + 1),) * 2)
             radius = most
-        central = centres(self.features, window, window.cval, self.real)
-        batch = np.broadcast_shapes(central.shape[:-3], self.widths.sharpness.shape[:-2])
-        central = np.broadcast_to(central, (*batch, *central.shape[-3:]))
+        central = self.central_features()
         for row_taps, column_taps, pixels, features in self._seen(window, central.dtype):
             for m, line in enumerate(range(row_taps.start, row_taps.stop)):
                 places = range(column_taps.start - radius, column_taps.stop - radius)
                 yield (
-                    self._tap(line - radius, across, shifted, np.subtract(feature, central))
+                    self.widths.tap(line - radius, across, shifted, feature - central)
                     for across, shifted, feature in zip(places, pixels[m], features[m], strict=True)
                 )
 
@@ -167,14 +173,6 @@ class Block:
             if self.planes is not self.features:
                 pixels = windows(gather(self.planes, *tables, window.cval, self.dtype), *tables, chunk)
             yield row_taps, column_taps, pixels, features
-
-    def _tap(self, down: int, across: int, pixels: np.ndarray, differences: np.ndarray) -> Tap:
-        distance = down**2 + across**2
-        weights, squares = self.widths.weights(differences, distance)
-        missing = self.widths.missing(down, across)
-        tap = Tap(distance, weights, squares, differences, pixels, missing)
-        tap.exists(weights)
-        return tap
 
 
 def centres(planes: np.ndarray, window: Window, outside: Any, dtype: np.dtype) -> np.ndarray:

@@ -119,7 +119,7 @@ def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, 
 
 
 def spread_tiles(total: np.ndarray, window: Window, down: slice, across: slice, tile_of: Tiles) -> None:
-    """Add to `total` (…, rows, columns), a block of pixels, tiles of what is sent to the runs that stand for it."""
+    """Add to `total` (…, rows, columns), a block of pixels, tiles of what its runs of entries are sent."""
     planes = total[..., 0, 0].size
     longest = math.isqrt(_TILE // planes)
     for rows in _runs(window.rows, down.start, down.stop, longest):

@@ -134,9 +134,7 @@ class Sums:
         """Add a tap; its pixels do not count where it does not exist, whatever they are."""
         np.add(self._weights.row, weights, out=self._weights.row)
         np.multiply(tap.pixels, weights[..., None, :, :], out=self._product)
-        if tap.missing is not None:
-            np.copyto(self._product, 0, where=tap.missing[..., None, :, :])
-        np.add(self._products.row, self._product, out=self._products.row)
+        np.add(self._products.row, tap.exists(self._product), out=self._products.row)
 
     def end_row(self) -> None:
         """Add up what has come since the last call."""
