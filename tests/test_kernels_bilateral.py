@@ -155,8 +155,8 @@ def test_regions_do_not_matter(cuda_backend, instantiations, monkeypatch, modes)
     grad = noise((2, 2, *sigmas[0].shape[-2:]), seed=3)
     keywords = {"radius": 2, "mode": modes, "channel_axis": 1}
     whole = gradients(cuda_backend, grad, x, guide, *sigmas, **keywords)
-    workspace = 3 << 10 if "valid" in modes else 6 << 10
-    monkeypatch.setattr(module("bilateral_gradient"), "_WORKSPACE", workspace)
+    workspace = (6, 3, 2)[modes.count("valid")]  # KiB: the region's size is the result's
+    monkeypatch.setattr(module("bilateral_gradient"), "_WORKSPACE", workspace << 10)
     with emulator.recording() as launched:
         cut = gradients(cuda_backend, grad, x, guide, *sigmas, **keywords)
     assert launched.names.count("bilateral_guide_gradient<float>") > 2
