@@ -164,18 +164,18 @@ def ramp(*shape):
 
 
 LARGE = {  # input, both σ, keywords
-    "large": (zeros(2, 1500, 1500), 1.0, 1.0, {}),
-    "large, maps": (zeros(1024, 1024), ramp(1024, 1024), ramp(1024, 1024), {"truncate": 2}),
-    "many channels": (zeros(1 << 14, 8, 16), 0.5, 1.0, {"channel_axis": 0}),
-    "many channels, maps": (zeros(1 << 14, 8, 16), 0.5, ramp(8, 16), {"channel_axis": 0}),
-    "many samples": (zeros(1 << 16, 4, 4), 0.5, 1.0, {"mode": "wrap"}),
-    "a σ for each of many samples": (zeros(1 << 16, 4, 4), 0.5, ramp(1, 1 << 16).T[..., None], {}),
-    "channels last": (zeros(512, 512, 8), 0.5, 1.0, {"channel_axis": -1}),
-    "one long row": (zeros(1, 1 << 20), 0.5, 1.0, {"mode": "mirror"}),
-    "one long column": (zeros(1 << 18, 1), 0.5, ramp(1, 1), {}),
-    "huge window": (zeros(32, 40), 1.0, 1.0, {"radius": 60, "mode": ("nearest", "wrap")}),
-    "huge window, maps": (zeros(16, 20), ramp(16, 20), 1.0, {"radius": 60}),
-    "integers": (zeros(512, 512, dtype=np.uint8), 1.0, 1.0, {}),
+    "large": (zeros(2100, 1024), 0.5, 1.0, {}),
+    "large, maps": (zeros(900, 1024), ramp(900, 1024), ramp(900, 1024), {"truncate": 1}),
+    "many channels": (zeros(1 << 11, 4, 8), 0.5, 1.0, {"channel_axis": 0, "radius": 1}),
+    "many channels, maps": (zeros(1 << 11, 4, 8), 0.5, ramp(4, 8), {"channel_axis": 0, "radius": 1}),
+    "many samples": (zeros(1 << 15, 4, 4), 0.3, 1.0, {"mode": "wrap"}),
+    "a σ for each of many samples": (zeros(1 << 15, 4, 4), 0.3, ramp(1, 1 << 15).T[..., None], {}),
+    "channels last": (zeros(256, 512, 8), 0.3, 1.0, {"channel_axis": -1}),
+    "one long row": (zeros(1, 1 << 18), 0.3, 1.0, {"mode": "mirror"}),
+    "one long column": (zeros(1 << 17, 1), 0.3, ramp(1, 1), {}),
+    "huge window": (zeros(32, 40), 1.0, 1.0, {"radius": 40, "mode": ("nearest", "wrap")}),
+    "huge window, maps": (zeros(16, 20), ramp(16, 20), 1.0, {"radius": 25}),
+    "integers": (zeros(512, 512, dtype=np.uint8), 0.5, 1.0, {}),
 }
 
 

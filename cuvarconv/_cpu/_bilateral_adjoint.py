@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,7 @@ from cuvarconv._cpu._likeness import Block, Tap, cut
 from cuvarconv._cpu._pairs import Pairs, Tile, pair_rows
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu._tiles import gather
-from cuvarconv._cpu.bilateral import Filter, RowSum, weighted_sums
+from cuvarconv._cpu.bilateral import Filter, RowSum, Sums, weighted_sums
 from cuvarconv._window import Window
 
 _PAIRED = 1 << 13  # values under one window
@@ -60,13 +59,9 @@ class Adjoint:
         return self.grad[(*batch, slice(None), down, across)].astype(dtype, copy=False)
 
 
-def _slopes(shares: np.ndarray, pixels: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return Σ_c Re(conj(g) (x − y))/D, what the loss gains by a weight."""
-    products = np.subtract(pixels, mean)
-    if np.iscomplexobj(shares):
-        products = (shares.conj() * products).real
-    else:
-        products *= shares
+def _inner(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return Σ_c Re(conj(a) b)."""
+    products = (shares.conj() * values).real if np.iscomplexobj(shares) else shares * values
     return products[..., 0, :, :] if products.shape[-3] == 1 else np.add.reduce(products, axis=-3)
 
 
@@ -140,8 +135,8 @@ def _pull(
     """Add what both weights of each pair pull its two pixels together or apart."""
     start, stop = tile.first - pairs.shift, tile.first + tile.length
     first, second = slice(start, stop), slice(start + pairs.shift, stop + pairs.shift)
-    slope = _slopes(shares[..., first], pixels[..., second], mean[..., first])
-    slope += _slopes(shares[..., second], pixels[..., first], mean[..., second])
+    slope = _inner(shares[..., first], pixels[..., second] - mean[..., first])
+    slope += _inner(shares[..., second], pixels[..., first] - mean[..., second])
     slope *= pairs.weights
     pull = pairs.differences * slope[..., None, :, :]
     total += pairs.as_first(pull)
@@ -203,32 +198,41 @@ class _Outputs:
         """Filter a block."""
         some = adjoint.filter.block((*batch, down, across), moving=True)
         block = Block(some.planes, some.features, some.window, some.widths, some.dtype)
-        features = range(some.features.shape[-3]) if adjoint.guide else ()
-        sums, *moments = weighted_sums(block, *(_difference(channel) for channel in features))
         grad = adjoint.gradient(batch, down, across, block.dtype)
+        sums, apart, drawn = _draw_all(block, grad, guide=adjoint.guide)
         shares, mean = grad / sums.norm, sums.mean()
-        limit = np.finfo(block.real).max
-        sharpness = np.minimum(2 * some.widths.sharpness[..., None, :, :], limit)
-        drawn = [
-            (shares.conj() * (moment.products - mean * moment.norm)).real.sum(-3, keepdims=True) * sharpness
-            for moment in moments
-        ]
-        for values in drawn:
-            np.copyto(values, 0, where=some.widths.still[..., None, :, :])
-        return cls(block, grad, shares, mean, sharpness, np.concatenate(drawn, -3) if drawn else mean)
+        sharpness = np.minimum(2 * some.widths.sharpness[..., None, :, :], np.finfo(block.real).max)
+        drawn -= _inner(grad, mean)[..., None, :, :] * apart
+        drawn = drawn / sums.norm * sharpness
+        drawn = np.where(some.widths.still[..., None, :, :], 0, drawn)
+        return cls(block, grad, shares, mean, sharpness, drawn)
 
     def draw(self, tap: Tap, where: tuple[slice, slice]) -> np.ndarray:
         """Return how some outputs draw a tap's features to those at their centres."""
         part = (..., *where)
-        slope = _slopes(self.shares[part], tap.pixels, self.mean[part])
+        slope = _inner(self.shares[part], tap.pixels - self.mean[part])
         slope *= tap.weights
         drawn = tap.differences * slope[..., None, :, :]
         drawn *= cut(self.sharpness, where)
         return tap.exists(drawn)
 
 
-def _difference(channel: int) -> Callable[[Tap], np.ndarray]:
-    return lambda tap: tap.weights * tap.differences[..., channel, :, :]
+def _draw_all(block: Block, grad: np.ndarray, *, guide: bool) -> tuple[Sums, np.ndarray, np.ndarray]:
+    """Return the sums of the filter, and, if asked for, Σ_q w (f[q] − f[p]) and the same with g·x[q]."""
+    sums = Sums(block)
+    channels = block.features.shape[-3] if guide else 1
+    shape = (*grad.shape[:-3], channels, *grad.shape[-2:])
+    apart, drawn = RowSum(shape, block.real), RowSum(shape, block.real)
+    for row in block.rows():
+        for tap in row:
+            sums.add(tap.weights, tap)
+            if guide:
+                pull = tap.exists(tap.differences * tap.weights[..., None, :, :])
+                apart.row += pull
+                drawn.row += tap.exists(pull * _inner(grad, tap.pixels)[..., None, :, :])
+        for some in (sums, apart, drawn):
+            some.end_row()
+    return sums, apart.total, drawn.total
 
 
 def _centres(rows: Run, columns: Run, radius: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
