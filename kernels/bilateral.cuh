@@ -62,7 +62,8 @@ template <class R> __device__ __forceinline__ R squared_distance(int down, int a
 template <class R> __device__ __forceinline__ Falloff<R> falloff(double spatial, double range, double truncate, int most)
 {
   if (spatial == 0 || range == 0) return {-1, 0, 0, 0};
-  const int radius = truncate < 0 ? most : (int)fmin(floor(truncate * spatial + 0.5), (double)most);
+  const double reach = __dadd_rn(__dmul_rn(truncate, spatial), 0.5);  // rounded twice, as on the host
+  const int radius = truncate < 0 ? most : (int)fmin(reach, (double)most);
   return {limited<R>(1 / range), (R)HALF_LOG2_E, limited<R>(HALF_LOG2_E / (spatial * spatial)), radius};
 }
 

@@ -130,28 +130,6 @@ __device__ __forceinline__ void add_values(
     }
 }
 
-// A block's share of the work: pixels (h + v, w), v < pixels, and channels from the first on.
-struct Share {
-  bool exists;
-  int h, w, pixels, first, count;
-  long long sample;
-
-  __device__ __forceinline__ Share(int height, int width, int channels, int rows)
-  {
-    unsigned block = blockIdx.x;
-    const int lines = (height - 1) / rows + 1;
-    const unsigned tiles = (lines * width - 1) / THREADS + 1, parts = (channels - 1) / CHANNELS + 1;
-    const int column = block % tiles * THREADS + threadIdx.x;  block /= tiles;
-    first = block % parts * CHANNELS;                          block /= parts;
-    sample = block;
-    exists = column < lines * width;
-    h = column / width * rows;
-    w = column % width;
-    pixels = min(rows, height - h);
-    count = min(CHANNELS, channels - first);
-  }
-};
-
 // grid: one block per sample, CHANNELS channels, and THREADS times V pixels (the pixels fastest)
 template <class T>
 __global__ void __launch_bounds__(THREADS, 4)

@@ -3,6 +3,7 @@
 import itertools
 import sys
 
+import emulator
 import numpy as np
 import pytest
 import reference_bilateral
@@ -12,6 +13,7 @@ from tolerances import assert_close, noise
 from traffic import read_by
 
 import cuvarconv
+from cuvarconv._window import make_window
 
 PIXELS = "widen(source[column * x.column])"  # where tile.cuh reads an image
 WRT = ("input", "guide", "sigma_spatial", "sigma_range")
@@ -111,8 +113,6 @@ def test_gradients_request_an_output_once_for_several_pixels(cuda_backend, profi
     ],
 )
 def test_guides_of_many_features_have_no_tile(cuda_backend, instantiations, dtype, features, kernel):
-    import emulator
-
     x, guide = noise((5, 6), dtype), noise((features, 5, 6), dtype, 1).real
     sigmas = 1.5, 5.0
     with emulator.recording() as launched:
@@ -124,11 +124,16 @@ def test_guides_of_many_features_have_no_tile(cuda_backend, instantiations, dtyp
     assert_close(found, expected)
 
 
-@pytest.mark.parametrize("shared", [6 << 10, 8 << 10, 14 << 10])
-@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize(
+    ("joint", "shared"), [(False, 6 << 10), (False, 8 << 10), (True, 10 << 10), (True, 14 << 10)]
+)
 def test_windows_too_large_for_a_tile(cuda_backend, instantiations, monkeypatch, shared, joint):
     """Taps come in chunks; each has its tile."""
-    monkeypatch.setattr(module("bilateral"), "shared_memory_per_block", lambda: shared)
+    planned = module("bilateral")
+    monkeypatch.setattr(planned, "shared_memory_per_block", lambda: shared)
+    window = make_window((13, 13), (5, 36), mode="mirror", cval=0, origin=0, stride=1, dilation=1)
+    tile = planned._plan(window, 1, 1, not joint, np.dtype(np.float32), shared).tile
+    assert tile.row_taps < 13
     x = noise((5, 36))
     guide = noise((5, 36), seed=1) if joint else None
     sigma = np.minimum(np.abs(noise((5, 36), seed=2)), 2) * 1.5
@@ -150,8 +155,11 @@ def test_regions_do_not_matter(cuda_backend, instantiations, monkeypatch, modes)
     grad = noise((2, 2, *sigmas[0].shape[-2:]), seed=3)
     keywords = {"radius": 2, "mode": modes, "channel_axis": 1}
     whole = gradients(cuda_backend, grad, x, guide, *sigmas, **keywords)
-    monkeypatch.setattr(module("bilateral_gradient"), "_WORKSPACE", 8 << 10)
-    cut = gradients(cuda_backend, grad, x, guide, *sigmas, **keywords)
+    workspace = (6, 3, 2)[modes.count("valid")]  # KiB: the region's size is the result's
+    monkeypatch.setattr(module("bilateral_gradient"), "_WORKSPACE", workspace << 10)
+    with emulator.recording() as launched:
+        cut = gradients(cuda_backend, grad, x, guide, *sigmas, **keywords)
+    assert launched.names.count("bilateral_guide_gradient<float>") > 2
     for name, a, b in zip(WRT, whole, cut, strict=True):
         if name == "sigma_range":
             assert_close(b, a)
@@ -171,14 +179,14 @@ def test_cuts_of_converted_images(cuda_backend, instantiations, monkeypatch, mod
 
 
 def test_launches_of_few_blocks(cuda_backend, instantiations, monkeypatch):
-    """Samples come in several launches where a grid has no room for all; sums keep their order."""
+    """Samples come in several launches where a grid has no room; a shared guide sums them in order."""
     x, guide, sigma = noise((5, 2, 6, 7)), noise((2, 6, 7), seed=1), np.abs(noise((5, 6, 7), seed=2))
     calls = (
         lambda: [filtered(cuda_backend, x, sigma, 1.0, guide=guide, channel_axis=-3)],
         lambda: gradients(cuda_backend, x, x, guide, sigma, np.float32(1), channel_axis=-3, radius=2),
     )
     expected = [call() for call in calls]
-    for name in ("bilateral", "bilateral_gradient"):
+    for name in ("bilateral", "bilateral_gradient", "_bilateral_outputs"):
         monkeypatch.setattr(module(name), "MOST_BLOCKS", 2)
     for call, arrays in zip(calls, expected, strict=True):
         for array, again in zip(arrays, call(), strict=True):

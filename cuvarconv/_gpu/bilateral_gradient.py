@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import cupy
@@ -14,6 +13,17 @@ import numpy as np
 from cuvarconv._axis import NO_OUTPUT
 from cuvarconv._blocks import Where, matching
 from cuvarconv._dtypes import accumulator_dtype
+from cuvarconv._gpu._bilateral_outputs import (
+    FEWER_ROWS,
+    FIELDS,
+    ROWS,
+    THREADS,
+    GradientCall,
+    Outputs,
+    column_blocks,
+    described,
+    sum_taps,
+)
 from cuvarconv._gpu._geometry import (
     in_elements,
     inverse_arguments,
@@ -22,19 +32,15 @@ from cuvarconv._gpu._geometry import (
     on_device,
     sample_axes,
     sizes,
-    strides,
     table_arguments,
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
-from cuvarconv._gpu._pieces import Readers, largest_blocks, most_readers, store, taken
+from cuvarconv._gpu._pieces import Readers, largest_blocks, most_readers, store
 from cuvarconv._gpu.bilateral import WIDTHS, matching_batch, real_dtype, truncation
 from cuvarconv._window import Window
 
-THREADS = 128  # per block
 _CHANNELS = 4  # of a thread, the kernels' CHANNELS
-_ROWS, _FEWER_ROWS = 16, 8  # bytes of numbers below each other of a thread, the kernels' ROWS and FEWER_ROWS
 _WORKSPACE = 32 << 20  # bytes of records, and of what is converted or summed with them
-_FIELDS = 5  # of a record, the kernels' Field
 _MOST_ENTRIES = 1 << 20  # of an inverse table
 
 
@@ -61,118 +67,26 @@ def bilateral_gradient(
         dtype = accumulator_dtype(dtype)  # a sum is stored before it is complete
     given, image = (in_elements(array).astype(dtype, copy=False) for array in (grad, input))
     likeness = in_elements(guide).astype(real_dtype(dtype), copy=False)
-    call = _Call(given, image, likeness, sigma_spatial, sigma_range, window, truncation(truncate))
+    call = GradientCall(given, image, likeness, sigma_spatial, sigma_range, window, truncation(truncate))
     if for_spatial is not None or for_range is not None:
         _fill_widths(call, for_spatial, for_range)
     if for_input is not None or for_guide is not None:
         _fill_images(call, for_input, for_guide)
 
 
-@dataclass(frozen=True)
-class _Call:
-    """The operands, or those of a part of the batch."""
-
-    grad: Any
-    image: Any
-    guide: Any
-    spatial: Any
-    range: Any
-    window: Window
-    truncate: float
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        """The lengths of the batch axes."""
-        return self.image.shape[:-3]
-
-    @property
-    def weight(self) -> np.dtype:
-        """The dtype of weights."""
-        return accumulator_dtype(real_dtype(self.image.dtype))
-
-    def block(self, where: Where) -> _Call:
-        """Return the call for a part of the batch."""
-        guide, spatial, range_ = (
-            array[matching_batch(array, where)] for array in (self.guide, self.spatial, self.range)
-        )
-        return replace(
-            self, grad=self.grad[where], image=self.image[where], guide=guide, spatial=spatial, range=range_
-        )
-
-    def uniform(self) -> bool:
-        """Whether the weights fall off alike at all outputs of a sample."""
-        return self.spatial.shape[-2:] == self.range.shape[-2:] == (1, 1)
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """Some outputs by row and by column; the columns on the device too."""
-
-    row_numbers: np.ndarray
-    column_numbers: np.ndarray
-    columns: Any
-
-    @classmethod
-    def between(cls, down: slice, across: slice) -> _Outputs:
-        """Return a rectangle of outputs."""
-        columns, numbers = on_device(_neighbours, across.start, across.stop)
-        return cls(np.arange(down.start, down.stop), numbers, columns)
-
-    @classmethod
-    def reading(cls, rows: Readers, columns: Readers) -> _Outputs:
-        """Return those that read some pixels."""
-        across, numbers = on_device(_reading, columns)
-        return cls(rows.table().outputs, numbers, across)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """How many there are."""
-        return len(self.row_numbers), len(self.column_numbers)
-
-    def runs(self) -> Iterator[tuple[int, int]]:
-        """Yield the places and lengths of runs of neighbouring rows."""
-        breaks = np.flatnonzero(np.diff(self.row_numbers) > 1) + 1
-        places = [0, *breaks.tolist(), len(self.row_numbers)]
-        for first, end in itertools.pairwise(places):
-            if end > first:
-                yield first, end - first
-
-    def of(self, array: Any, dtype: np.dtype) -> Any:
-        """Return an array's values at these outputs."""
-        return in_elements(taken(array, self.row_numbers, self.column_numbers, dtype))
-
-    def centres(self, array: Any, window: Window) -> Any:
-        """Return an image under the centres of these outputs."""
-        rows, columns = (
-            numbers + axis.start + axis.taps // 2
-            for numbers, axis in ((self.row_numbers, window.rows), (self.column_numbers, window.columns))
-        )
-        return taken(array, rows, columns, array.dtype)
-
-
-def _neighbours(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-    numbers = np.arange(first, last)
-    return numbers.astype(np.int32), numbers
-
-
-def _reading(readers: Readers) -> tuple[np.ndarray, np.ndarray]:
-    outputs = readers.table().outputs
-    return outputs.astype(np.int32), outputs
-
-
-def _fill_widths(call: _Call, *targets: Any) -> None:
+def _fill_widths(call: GradientCall, *targets: Any) -> None:
     """Make one value per output, block by block, and add up what a σ stands for."""
     batch = len(call.batch)
     shape = (*call.batch, *call.window.output_shape)
     each = 2 * (WIDTHS.itemsize + call.weight.itemsize)
     totals = [target if target is None else _total(target, shape, call.weight) for target in targets]
     for where in largest_blocks(shape, lambda part: _size(part) * each <= _WORKSPACE):
-        part, outputs = call.block(where[:batch]), _Outputs.between(*where[batch:])
+        part, outputs = call.block(where[:batch]), Outputs.between(*where[batch:])
         made = [
             None if target is None else cupy.empty((*part.batch, *outputs.shape), call.weight)
             for target in targets
         ]
-        _sums(part, outputs, None, *made)
+        sum_taps(part, outputs, None, *made)
         for target, total, values in zip(targets, totals, made, strict=True):
             if target is not None:
                 _add(target, total, values, where)
@@ -204,63 +118,16 @@ def _size(where: Where) -> int:
     return math.prod(part.stop - part.start for part in where)
 
 
-def _sums(
-    call: _Call, outputs: _Outputs, records: Any, spatial: Any, range_: Any, *, means: bool = True
-) -> None:
-    """Walk the taps of some outputs, for their records and the gradients in both σ, or not for None.
-
-    Records for the image's gradient alone need no `means`.
-    """
-    window, dtype, batch = call.window, call.image.dtype, len(call.batch)
-    widths = (outputs.of(sigma, WIDTHS) for sigma in (call.spatial, call.range))
-    operands = (outputs.of(call.grad, dtype), call.image, call.guide, *widths)
-    results = (records, spatial, range_)
-    samples = sample_axes(call.batch, (*operands, *results))
-    for first, count in outputs.runs():
-        blocks = _blocks(count, outputs.shape[1], dtype, _FEWER_ROWS)
-        for part in launches([samples], (max(1, MOST_BLOCKS // blocks),), operands=8):
-            (axis,) = part.axes
-            steps = list(zip(part.bases, axis.strides, strict=True))
-            arguments = _described(operands, steps, batch)
-            for array, step in zip(results, steps[5:], strict=True):
-                arguments += [array, *offsets(*step)]
-            arguments += sizes(outputs.row_numbers[first], first, count)
-            arguments += [outputs.columns, *sizes(*outputs.shape)]
-            arguments += [table_arguments(axis, False)[0] for axis in (window.rows, window.columns)]
-            arguments += sizes(window.rows.taps // 2, window.columns.taps // 2)
-            arguments += sizes(call.image.shape[-3] if means else 0, call.guide.shape[-3])
-            arguments += map(np.float64, (call.truncate, window.cval.real, window.cval.imag))
-            name = f"bilateral_gradient_sums<{CPP_TYPES[dtype.name]}>"
-            launch(
-                "bilateral_gradient_sums", name, blocks * part.axes[0].length, THREADS, arguments, shared=0
-            )
-
-
-def _blocks(height: int, width: int, dtype: np.dtype, run_bytes: int) -> int:
-    """Return how many blocks take an image, if each thread takes a run of a column, one number at least."""
-    run = max(1, run_bytes // accumulator_dtype(dtype).itemsize)
-    return -(-(-(-height // run) * width) // THREADS)
-
-
-def _described(arrays: Sequence[Any], steps: Sequence[tuple[int, int]], batch: int) -> list[Any]:
-    """Return arrays as kernels take them: with base, sample's step and the other strides."""
-    return [
-        value
-        for array, step in zip(arrays, steps, strict=False)
-        for value in (array, *offsets(*step, *strides(array)[batch:]))
-    ]
-
-
 @dataclass(frozen=True)
 class _Region:
     """A rectangle of pixels of a part of the batch, and the outputs that read them."""
 
-    call: _Call
+    call: GradientCall
     rows: Readers
     columns: Readers
 
     @classmethod
-    def of(cls, call: _Call, where: Where) -> _Region:
+    def of(cls, call: GradientCall, where: Where) -> _Region:
         """Return the pixels at `where`, (batch…, rows, columns)."""
         window = call.window
         rows, columns = (
@@ -281,14 +148,14 @@ class _Region:
         if max(part.entries() for part in axes) > _MOST_ENTRIES:
             return False
         outputs = math.prod(most_readers(part.axis, part.last - part.first) for part in axes)
-        each = _FIELDS * call.weight.itemsize + 2 * WIDTHS.itemsize
+        each = FIELDS * call.weight.itemsize + 2 * WIDTHS.itemsize
         if "wrap" in (call.window.rows.mode, call.window.columns.mode):  # outputs from both ends are copied
             each += 2 * call.image.shape[-3] * call.image.dtype.itemsize
             each += call.guide.shape[-3] * call.guide.dtype.itemsize
         return math.prod(call.batch) * (outputs * each + math.prod(self.shape) * foreign) <= _WORKSPACE
 
 
-def _fill_images(call: _Call, for_input: Any, for_guide: Any) -> None:
+def _fill_images(call: GradientCall, for_input: Any, for_guide: Any) -> None:
     """Gather both gradients region by region; what a guide is shared by is added up."""
     summed = None
     if for_guide is not None:
@@ -329,9 +196,9 @@ def _gather(region: _Region, for_input: Any, for_guide: Any, *, add_up: bool) ->
     """Make the records of all outputs that read the region's pixels, and gather from them."""
     call = region.call
     window, dtype = call.window, call.image.dtype
-    outputs = _Outputs.reading(region.rows, region.columns)
-    records = cupy.empty((*call.batch, _FIELDS, math.prod(outputs.shape)), call.weight)
-    _sums(call, outputs, records, None, None, means=for_guide is not None)
+    outputs = Outputs.reading(region.rows, region.columns)
+    records = cupy.empty((*call.batch, FIELDS, math.prod(outputs.shape)), call.weight)
+    sum_taps(call, outputs, records, None, None, means=for_guide is not None)
     read = (outputs.of(call.grad, dtype), outputs.centres(call.guide, window), records, call.guide)
     if for_input is not None:
         _launch_gather("bilateral_input_gradient", region, outputs, (*read, for_input), add_up=False)
@@ -341,25 +208,25 @@ def _gather(region: _Region, for_input: Any, for_guide: Any, *, add_up: bool) ->
 
 
 def _launch_gather(
-    kernel: str, region: _Region, outputs: _Outputs, arrays: tuple[Any, ...], *, add_up: bool
+    kernel: str, region: _Region, outputs: Outputs, arrays: tuple[Any, ...], *, add_up: bool
 ) -> None:
     """Launch over the batch; `arrays` are in the kernel's order, the records third and the result fifth."""
     call, batch = region.call, len(region.call.batch)
     window, dtype = call.window, call.image.dtype
     name = f"{kernel}<{CPP_TYPES[dtype.name]}>"
-    rows = _ROWS if len(arrays) == 5 else _FEWER_ROWS
-    blocks = _blocks(*region.shape, dtype, rows) * -(-arrays[4].shape[-3] // _CHANNELS)
+    rows = ROWS if len(arrays) == 5 else FEWER_ROWS
+    blocks = column_blocks(*region.shape, dtype, rows) * -(-arrays[4].shape[-3] // _CHANNELS)
     for length, steps in _samples(call.batch, arrays, arrays[4] if add_up else call.image, blocks):
-        arguments = _described(arrays[:2], steps, batch)
+        arguments = described(arrays[:2], steps, batch)
         arguments += [arrays[2], *offsets(*steps[2]), np.int32(call.uniform()), *sizes(*outputs.shape)]
-        arguments += _described(arrays[3:5], steps[3:], batch)
+        arguments += described(arrays[3:5], steps[3:], batch)
         for readers in (region.rows, region.columns):
             folded, around = on_device(_around, readers)
             arguments += [*sizes(readers.axis.taps // 2, *around), folded, *inverse_arguments(readers)]
         arguments += sizes(region.rows.first, region.columns.first)
         arguments += sizes(call.image.shape[-3], call.guide.shape[-3])
         if len(arrays) > 5:
-            arguments += _described(arrays[5:], steps[5:], batch)
+            arguments += described(arrays[5:], steps[5:], batch)
             for readers in (region.rows, region.columns):
                 arguments += [table_arguments(readers.axis, False)[0]]
                 arguments += sizes(readers.first - readers.axis.start)
