@@ -232,7 +232,10 @@ gaussian_input_gradient(
       output.column = columns.numbers[j];
       output.shape.read(widths, i, j);
       used = rows.meets(output.row, output.shape.rows) && columns.meets(output.column, output.shape.columns);
-      if (used) output.value = widen(given[i * z_row + j * z_column]) * scale[i * inverse_row + j * inverse_column];
+      if (used) {
+        const A value = widen(given[i * z_row + j * z_column]);
+        output.value = value * scale[i * inverse_row + j * inverse_column];
+      }
     }
     const int at = listed_at(counts, count, used);
     if (used) list[at] = output;
