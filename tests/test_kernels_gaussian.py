@@ -45,7 +45,8 @@ def blurred(cuda_backend, profiled):
 def test_the_image_is_requested_once_per_tile(blurred):
     map_ = np.full((2 * LINES, 3 * COLUMNS - 1), NARROW)
     rows = blurred(map_)
-    assert image_reads(rows) == 6 * tile_bytes(RADII[NARROW])
+    beyond = 2 * 4 * (LINES + 2 * RADII[NARROW])  # no output reads the last column of the last tiles
+    assert image_reads(rows) == 6 * tile_bytes(RADII[NARROW]) - beyond
     assert size(row for _, row in rows if (row.space, row.access) == ("global", "write")) == 4 * map_.size
 
 
