@@ -3,6 +3,7 @@
 from cuvarconv._affinity import affinity, affinity_vjp
 from cuvarconv._correlate import convolve, correlate, correlate_vjp
 from cuvarconv._cpu import get_workers, set_workers
+from cuvarconv._gaussian import gaussian_filter
 from cuvarconv._linear import as_linear_operator
 from cuvarconv._local import local_correlate, local_correlate_vjp
 from cuvarconv._modulated import modulated_correlate, modulated_correlate_vjp
@@ -17,6 +18,7 @@ __all__ = [
     "correlate",
     "correlate_vjp",
     "fold",
+    "gaussian_filter",
     "get_workers",
     "local_correlate",
     "local_correlate_vjp",

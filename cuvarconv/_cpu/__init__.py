@@ -9,6 +9,7 @@ from cuvarconv._cpu._workers import get_workers, set_workers
 from cuvarconv._cpu.affinity import affinity, affinity_gradient
 from cuvarconv._cpu.correlate import correlate
 from cuvarconv._cpu.correlate_gradient import correlate_weights_gradient
+from cuvarconv._cpu.gaussian import gaussian
 from cuvarconv._cpu.local import local_correlate
 from cuvarconv._cpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._cpu.modulated import modulated_correlate
@@ -26,6 +27,7 @@ __all__ = [
     "correlate",
     "correlate_weights_gradient",
     "empty",
+    "gaussian",
     "get_workers",
     "linear_operator",
     "local_correlate",
