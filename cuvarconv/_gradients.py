@@ -24,7 +24,7 @@ class Gradient:
 def gradients(call: Call, wrt: Any, **known: Gradient) -> Any:
     """Make the gradients that `wrt` names, in its order; one name alone gives the gradient itself."""
     results = []
-    for name in _names(wrt, tuple(known)):
+    for name in requested(wrt, tuple(known)):
         gradient = known[name]
         dtype = product_dtype((gradient.operand.dtype,))
         result = call.fresh(gradient.operand.shape, dtype)
@@ -36,7 +36,8 @@ def gradients(call: Call, wrt: Any, **known: Gradient) -> Any:
     return results[0] if isinstance(wrt, str) else tuple(results)
 
 
-def _names(wrt: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+def requested(wrt: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Read `wrt`: names out of those known, or one alone."""
     names = (wrt,) if isinstance(wrt, str) else wrt
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"wrt: expected a name or a tuple of names out of {known}, got {wrt!r}")

@@ -22,6 +22,45 @@ def with_image(shape: tuple[int, ...], order: tuple[int, ...], image: tuple[int,
     return tuple(lengths.get(axis, length) for axis, length in enumerate(shape))
 
 
+def with_channels(name: str, array: Any, channel_axis: Any) -> Any:
+    """View an array as (…, C, H, W), with one channel if `channel_axis` is None."""
+    order = channel_order(name, array.shape, channel_axis)
+    return array[..., None, :, :] if channel_axis is None else array.transpose(order)
+
+
+def channel_order(name: str, shape: tuple[int, ...], channel_axis: Any) -> tuple[int, ...]:
+    """Return the order of axes that puts the channels, if there are any, before the image axes."""
+    ndim, needed = len(shape), 2 if channel_axis is None else 3
+    if ndim < needed:
+        raise ValueError(f"{name}: expected at least {needed} axes, got shape {shape}")
+    if channel_axis is None:
+        return tuple(range(ndim))
+    try:
+        channel_axis = operator.index(channel_axis)
+    except TypeError:
+        raise TypeError(f"channel_axis: expected an int or None, got {channel_axis!r}") from None
+    if not -ndim <= channel_axis < ndim:
+        raise ValueError(f"channel_axis: {channel_axis} is out of range for {ndim} axes")
+    if shape[channel_axis] == 0:
+        raise ValueError(f"{name}: expected at least one channel along axis {channel_axis}")
+    axes = [axis for axis in range(ndim) if axis != channel_axis % ndim]
+    return (*axes[:-2], channel_axis % ndim, *axes[-2:])
+
+
+def align_map(name: str, values: Any, shape: tuple[int, ...]) -> Any:
+    """View a map, or a number, with one axis for each of `shape`, to which it broadcasts one way.
+
+    Axes that broadcast keep length 1; nothing is expanded.
+    """
+    missing = len(shape) - values.ndim
+    if missing < 0 or any(
+        not (length == 1 or length == whole)
+        for length, whole in zip(values.shape, shape[missing:], strict=True)
+    ):
+        raise ValueError(f"{name}: expected a number or a map that broadcasts to {shape}, got {values.shape}")
+    return values[(None,) * missing]
+
+
 def kernel_size(name: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """Return the two kernel axes that come first in `weights` and `modulation`."""
     if len(shape) < 2:

@@ -43,6 +43,7 @@ class Segment:
 class Run:
     """Neighbouring entries of an index table that all stand for pixels of one block."""
 
+    first: int
     length: int
     reaches: tuple[Reach, ...]
     segments: tuple[Segment, ...]
@@ -52,6 +53,9 @@ class Run:
         """From the first to the last output that reads the run."""
         outputs = [reach.outputs for reach in self.reaches]
         return slice(min(some.start for some in outputs), max(some.stop for some in outputs))
+
+
+Tiles = Callable[[Run, Run], np.ndarray]  # (rows, columns) -> what is sent there
 
 
 def _runs(axis: Axis, first: int, last: int, longest: int) -> tuple[Run, ...]:
@@ -70,7 +74,7 @@ def _find_runs(axis: Axis, first: int, last: int, longest: int) -> tuple[Run, ..
             lowest = int(entries[at])
             reaches = tuple(_reaches(axis, lowest, lowest + run.stop - run.start))
             if reaches:
-                found.append(Run(run.stop - run.start, reaches, _segments(pixels[run] - first)))
+                found.append(Run(lowest, run.stop - run.start, reaches, _segments(pixels[run] - first)))
     return tuple(found)
 
 
@@ -109,11 +113,18 @@ def _segments(pixels: np.ndarray) -> tuple[Segment, ...]:
 
 def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, row_terms: RowTerms) -> None:
     """Add to `total` (…, rows, columns), a block of pixels, what all outputs that read it send there."""
+    spread_tiles(
+        total, window, down, across, lambda rows, columns: _tile_sum(total, rows, columns, row_terms)
+    )
+
+
+def spread_tiles(total: np.ndarray, window: Window, down: slice, across: slice, tile_of: Tiles) -> None:
+    """Add to `total` (…, rows, columns), a block of pixels, tiles of what its runs of entries are sent."""
     planes = total[..., 0, 0].size
     longest = math.isqrt(_TILE // planes)
     for rows in _runs(window.rows, down.start, down.stop, longest):
         for columns in _runs(window.columns, across.start, across.stop, longest):
-            tile = _tile_sum(total, rows, columns, row_terms)
+            tile = tile_of(rows, columns)
             _fold(total.swapaxes(-1, -2), _folded(tile, total, columns).swapaxes(-1, -2), rows)
 
 
