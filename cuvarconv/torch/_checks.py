@@ -52,8 +52,22 @@ def check_alike(operands: dict[str, Any], *, wide: bool = False) -> None:
             raise TypeError(f"{name}: dtype {dtype} is not supported; expected floating point")
         if dtype != expected:
             raise TypeError(f"{name}: expected the dtype of {leader}, {expected}, got {dtype}")
-        if forward_ad.unpack_dual(tensor).tangent is not None:  # PyTorch would drop it without a word
-            raise NotImplementedError(f"{name}: forward-mode derivatives are not supported; use reverse mode")
+        _check_primal(name, tensor)
+
+
+def check_parameter(name: str, tensor: Tensor, input: Tensor) -> None:
+    """Refuse a tensor of real parameters, of any floating dtype, that is not where the input is."""
+    check_dense(name, tensor)
+    if tensor.device != input.device:
+        raise TypeError(f"{name}: expected the device of input, {input.device}, got {tensor.device}")
+    if tensor.dtype not in (*_CAST, torch.float64):
+        raise TypeError(f"{name}: expected real numbers of a floating dtype, got {tensor.dtype}")
+    _check_primal(name, tensor)
+
+
+def _check_primal(name: str, tensor: Tensor) -> None:
+    if forward_ad.unpack_dual(tensor).tangent is not None:  # PyTorch would drop it without a word
+        raise NotImplementedError(f"{name}: forward-mode derivatives are not supported; use reverse mode")
 
 
 def check_dense(name: str, tensor: Any) -> None:
