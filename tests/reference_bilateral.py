@@ -119,43 +119,61 @@ def bilateral_filter(x, sigma_spatial, sigma_range, *, channel_axis=None, **keyw
 
 
 def bilateral_filter_vjp(grad, x, sigma_spatial, sigma_range, *, guide=None, channel_axis=None, **keywords):
-    """Return the gradients by name; radii are held fixed, and there are none where a σ is 0."""
+    """Return the gradients by name, and the same sums of their terms' sizes, which rounding goes by.
+
+    Radii are held fixed; where a σ is 0 the pixel is itself.
+    """
     s = setting(x, sigma_spatial, sigma_range, guide=guide, channel_axis=channel_axis, **keywords)
-    y, norm = filtered(s)
-    G = channels_first(grad, channel_axis)
-    of_x = np.zeros(s.x.shape, wide(s.x, G))
-    of_g, of_spatial, of_likeness = (np.zeros(a.shape) for a in (s.g, s.spatial, s.likeness))
+    terms = _terms(s, channels_first(grad, channel_axis), *filtered(s))
+    found = []
+    for of_x, of_g, of_spatial, of_likeness in terms:
+        result = {
+            "input": of_x if s.x.dtype.kind == "c" else of_x.real,
+            "sigma_spatial": summed(of_spatial, np.shape(sigma_spatial)),
+            "sigma_range": summed(of_likeness, np.shape(sigma_range)),
+        }
+        if guide is None:
+            result["input"] = result["input"] + of_g
+        else:
+            axis = guide_axis(channel_axis, x)
+            shape = channels_first(guide, axis).shape
+            result["guide"] = channels_back(summed(of_g, shape), guide, axis)
+        result["input"] = channels_back(result["input"], x, channel_axis)
+        found.append(result)
+    return tuple(found)
+
+
+def _terms(s, G, y, norm):
+    """Sum the terms, and their sizes, over outputs and taps."""
+    sums, sizes = (
+        [
+            np.zeros(s.x.shape, wide(s.x, G)),
+            *(np.zeros(array.shape) for array in (s.g, s.spatial, s.likeness)),
+        ]
+        for _ in range(2)
+    )
     still = (s.spatial == 0) | (s.likeness == 0)
     for i, j, offset, pixel, centre in s.pixels():
         w, difference, exists = s.weight(i, j, offset, pixel, centre)
         moves = exists & ~still[..., i, j]
         alone = exists & still[..., i, j] & (max(map(abs, offset)) == 0)
+        at, value = (..., i, j), s.at(s.x, pixel)
         with np.errstate(all="ignore"):
-            share = np.where(moves, w / norm[..., i, j], alone)
-            slope = (G[..., i, j].conj() * (s.at(s.x, pixel) - y[..., i, j])).real.sum(-1) * share
-            slope = np.where(moves, slope, 0)
-            pull = slope[..., None] * difference / s.likeness[..., i, j, None] ** 2
-            pull = np.where(moves[..., None], pull, 0)
-            of_likeness[..., i, j] += np.where(
-                moves, slope * (difference**2).sum(-1) / s.likeness[..., i, j] ** 3, 0
-            )
-            of_spatial[..., i, j] += np.where(
-                moves, slope * (offset[0] ** 2 + offset[1] ** 2) / s.spatial[..., i, j] ** 3, 0
-            )
-        of_g[..., centre[0], centre[1]] += pull
-        if pixel is not None:
-            of_x[..., pixel[0], pixel[1]] += np.where(exists, share, 0)[..., None] * G[..., i, j]
-            of_g[..., pixel[0], pixel[1]] -= pull
-    result = {
-        "input": of_x if s.x.dtype.kind == "c" else of_x.real,
-        "sigma_spatial": summed(of_spatial, np.shape(sigma_spatial)),
-        "sigma_range": summed(of_likeness, np.shape(sigma_range)),
-    }
-    if guide is None:
-        result["input"] = result["input"] + of_g
-    else:
-        axis = guide_axis(channel_axis, x)
-        shape = channels_first(guide, axis).shape
-        result["guide"] = channels_back(summed(of_g, shape).reshape(shape), guide, axis)
-    result["input"] = channels_back(result["input"], x, channel_axis)
-    return result
+            share = np.where(moves, w / norm[at], alone)
+            slope = (G[at].conj() * (value - y[at])).real.sum(-1)
+            size = (abs(G[at]) * (abs(value) + abs(y[at]))).sum(-1)
+            for total, e in ((sums, slope * share), (sizes, size * share)):
+                pull = e[..., None] * difference / s.likeness[at][..., None] ** 2
+                pull = np.where(moves[..., None], pull, 0)
+                likeness = e * (difference**2).sum(-1) / s.likeness[at] ** 3
+                place = e * (offset[0] ** 2 + offset[1] ** 2) / s.spatial[at] ** 3
+                if total is sizes:
+                    pull = -abs(pull)
+                total[1][..., centre[0], centre[1]] += abs(pull) if total is sizes else pull
+                total[2][at] += np.where(moves, place, 0)
+                total[3][at] += np.where(moves, likeness, 0)
+                if pixel is not None:
+                    product = np.where(exists, share, 0)[..., None] * G[at]
+                    total[0][..., pixel[0], pixel[1]] += abs(product) if total is sizes else product
+                    total[1][..., pixel[0], pixel[1]] -= pull
+    return sums, sizes

@@ -323,8 +323,8 @@ def test_what_lies_beyond_a_radius_does_not_leak(xp, value):
 @each_kind
 def test_long_sums(xp, kind):
     """5041 taps of about the same weight."""
-    x = np.random.default_rng(1).random((6, 7), np.float32) + 1
-    sigmas = (50.0, 3.0) if kind == "numbers" else (np.full((6, 7), 50.0), np.full((6, 7), 3.0))
+    x = np.random.default_rng(1).random((2, 3), np.float32) + 1
+    sigmas = (50.0, 3.0) if kind == "numbers" else (np.full((2, 3), 50.0), np.full((2, 3), 3.0))
     check(xp, x, *sigmas, radius=35, mode="wrap")
 
 

@@ -7,8 +7,9 @@ import pytest
 import reference_bilateral
 from forms import MODES, SAME_SIZE, VIEWS
 from hypothesis import given, settings
+from reference import wide
 from test_bilateral import JOINT, PRECISION, SHAPES, bilateral, calls, each_kind, sigmas_of, widths
-from tolerances import BFLOAT16, assert_close, noise
+from tolerances import BFLOAT16, TOLERANCE, assert_close, noise
 
 import cuvarconv
 
@@ -31,7 +32,15 @@ def vjp(xp, grad, x, *sigmas, guide=None, wrt=None, **keywords):
 
 
 def looped(grad, x, *sigmas, **keywords):
-    return reference_bilateral.bilateral_filter_vjp(grad, x, *sigmas, **keywords)
+    return reference_bilateral.bilateral_filter_vjp(grad, x, *sigmas, **keywords)[0]
+
+
+def assert_near(actual, expected, size, dtype):
+    """Compare sums; their terms may cancel, so that errors are relative to the terms' sizes."""
+    assert actual.shape == np.shape(expected)
+    error = np.linalg.norm(np.asarray(actual - expected, wide(actual)))
+    bound = TOLERANCE[np.dtype(dtype).name] * np.linalg.norm(np.abs(size))
+    assert error <= bound, f"error {error:.2e} > {bound:.2e}"
 
 
 def result_dtype(operand):
@@ -45,12 +54,12 @@ def check(xp, x, *sigmas, dtype=None, grad=None, grad_dtype=None, **keywords):
     shape = reference_bilateral.bilateral_filter(x, *sigmas, **keywords).shape
     grad = noise(shape, grad_dtype or result_dtype(x), 9) if grad is None else grad
     found = vjp(xp, grad, x, *sigmas, **keywords)
-    expected = looped(grad, x, *sigmas, **keywords)
+    expected, sizes = reference_bilateral.bilateral_filter_vjp(grad, x, *sigmas, **keywords)
     operands = {"input": x, "guide": keywords.get("guide"), **dict(zip(SIGMAS, sigmas, strict=True))}
     for name, gradient in found.items():
         assert gradient.shape == np.shape(operands[name])
         assert gradient.dtype == result_dtype(operands[name])
-        assert_close(gradient, expected[name], _coarsest(gradient, dtype))
+        assert_near(gradient, expected[name], sizes[name], _coarsest(gradient, dtype))
 
 
 def _coarsest(gradient, dtype):
@@ -230,10 +239,10 @@ def test_what_lies_beyond_a_radius_does_not_leak(xp, value):
 
 @each_kind
 def test_long_sums(xp, kind):
-    """5041 taps of about the same weight."""
-    x, g = np.random.default_rng(1).random((2, 6, 7), np.float32)
-    sigmas = (50.0, 3.0) if kind == "numbers" else (np.full((6, 7), 50.0), np.full((6, 7), 3.0))
-    check(xp, x, *sigmas, guide=g, radius=35, mode="wrap", dtype="float32")
+    """1681 taps of about the same weight."""
+    x, g = np.random.default_rng(1).random((2, 2, 3), np.float32)
+    sigmas = (50.0, 3.0) if kind == "numbers" else (np.full((2, 3), 50.0), np.full((2, 3), 3.0))
+    check(xp, x, *sigmas, guide=g, radius=20, mode="wrap", dtype="float32")
 
 
 # ---- arrays --------------------------------------------------------------------------------------

@@ -42,9 +42,28 @@ class Adjoint:
             return np.concatenate([image, guide], axis=-3) if self.image else guide
 
         spread_tiles(total, self.filter.window, down, across, tile_of)
-        if self.guide and not paired:
-            _add_centres(self, total[..., -features.shape[-3] :, :, :], batch, down, across)
+        if not paired:
+            self._add_centres(total, batch, down, across)
         return total
+
+    def _add_centres(self, total: np.ndarray, batch: list[slice], down: slice, across: slice) -> None:
+        """Add what the windows whose centres lie in a block of pixels do to these."""
+        window = self.filter.window
+        rows, columns = _centred(window.rows, down), _centred(window.columns, across)
+        if rows.stop <= rows.start or columns.stop <= columns.start:
+            return
+        pixels = (
+            ...,
+            _shifted(rows, window.rows.start + window.rows.taps // 2 - down.start),
+            _shifted(columns, window.columns.start + window.columns.taps // 2 - across.start),
+        )
+        if self.image:
+            grad = self.grad[(*batch, slice(None), rows, columns)]
+            still = self.filter.block((*batch, rows, columns)).widths.still[..., None, :, :]
+            total[..., : grad.shape[-3], :, :][pixels] += np.where(still, grad, 0)
+        if self.guide:
+            drawn = _drawn_together(self, batch, rows, columns)
+            total[..., -drawn.shape[-3] :, :, :][pixels] += drawn
 
     @property
     def _paired(self) -> bool:
@@ -160,7 +179,11 @@ def _mapped_tile(
     for down in rows.reaches:
         for across in columns.reaches:
             entries = (..., down.entries, across.entries)
-            outputs = (..., _within(down.outputs, rows.hull), _within(across.outputs, columns.hull))
+            outputs = (
+                ...,
+                _shifted(down.outputs, -rows.hull.start),
+                _shifted(across.outputs, -columns.hull.start),
+            )
             differences = features[entries] - central[outputs]
             widths = block.widths.part(*outputs[1:])
             tap = widths.tap(down.tap - radius, across.tap - radius, planes[entries], differences)
@@ -187,8 +210,14 @@ def _entries(some: Filter, block: Block, rows: Run, columns: Run) -> tuple[np.nd
     return gather(block.planes, down, across, some.window.cval, block.dtype), features
 
 
-def _within(outputs: slice, hull: slice) -> slice:
-    return slice(outputs.start - hull.start, outputs.stop - hull.start)
+def _shifted(some: slice, by: int) -> slice:
+    return slice(some.start + by, some.stop + by)
+
+
+def _centred(axis: Axis, pixels: slice) -> slice:
+    """Return the outputs whose centres are some neighbouring pixels."""
+    shift = axis.start + axis.taps // 2
+    return slice(max(0, pixels.start - shift), min(axis.length, pixels.stop - shift))
 
 
 def _drawn(tap: Tap, shares: np.ndarray, mean: np.ndarray, widths: Widths) -> np.ndarray:
@@ -200,26 +229,12 @@ def _drawn(tap: Tap, shares: np.ndarray, mean: np.ndarray, widths: Widths) -> np
     return tap.exists(drawn)
 
 
-def _add_centres(adjoint: Adjoint, total: np.ndarray, batch: list[slice], down: slice, across: slice) -> None:
-    """Add how the windows whose centres lie in a block of pixels draw them to their taps."""
-    window = adjoint.filter.window
-    rows, columns = _centred(window.rows, down), _centred(window.columns, across)
-    if rows.stop <= rows.start or columns.stop <= columns.start:
-        return
+def _drawn_together(adjoint: Adjoint, batch: list[slice], rows: slice, columns: slice) -> np.ndarray:
+    """Return how the centres of a block's windows are drawn to all taps."""
     block, shares, mean = adjoint.outputs(batch, rows, columns)
-    drawn = RowSum((*shares.shape[:-3], *total.shape[-3:-2], *shares.shape[-2:]), block.real)
+    total = RowSum((*shares.shape[:-3], block.features.shape[-3], *shares.shape[-2:]), block.real)
     for row in Block.rows(block, keep=True):
         for tap in row:
-            drawn.row += _drawn(tap, shares, mean, block.widths)
-        drawn.end_row()
-    top, left = (
-        axis.start + axis.taps // 2 + outputs.start - pixels.start
-        for axis, outputs, pixels in ((window.rows, rows, down), (window.columns, columns, across))
-    )
-    total[..., top : top + drawn.total.shape[-2], left : left + drawn.total.shape[-1]] += drawn.total
-
-
-def _centred(axis: Axis, pixels: slice) -> slice:
-    """Return the outputs whose centres are some neighbouring pixels."""
-    shift = axis.start + axis.taps // 2
-    return slice(max(0, pixels.start - shift), min(axis.length, pixels.stop - shift))
+            total.row += _drawn(tap, shares, mean, block.widths)
+        total.end_row()
+    return total.total
