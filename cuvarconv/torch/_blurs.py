@@ -176,8 +176,8 @@ def bilateral_blur2d(
     input, *guide_if_any = prepare({"input": input} | ({} if guide is None else {"guide": guide}), wide=True)
     check_real("input", input)
     for features in guide_if_any:
-        check_real("guide", features)
         check_guide(input, features)
+        check_real("guide", features)
     sigmas = (
         _without_channels(_map(name, sigma, input[..., :1, :, :]))
         for name, sigma in (("sigma_spatial", sigma_spatial), ("sigma_range", sigma_range))
