@@ -8,9 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import cuvarconv
 from cuvarconv._bilateral import bilateral_filter, bilateral_filter_vjp
-from cuvarconv._gaussian import gaussian_filter
+from cuvarconv._gaussian import gaussian_filter, gaussian_filter_vjp
 
 # ---- what both share
 
@@ -40,11 +39,11 @@ def _register(
         return torch.empty_like(arguments[0], memory_format=torch.contiguous_format)
 
     def gradient_kernel(grad: Tensor, *arguments: Any) -> list[Tensor]:
-        *arguments, wanted = arguments
+        *options, wanted = arguments[count:]
         wrt = tuple(operand for operand, asked in zip(operands, wanted, strict=True) if asked)
         given = map(_readable, arguments[:count])
-        found = vjp(_readable(grad), *given, *arguments[count:], wrt=wrt)
-        fresh = gradient_fake(grad, *arguments, wanted)
+        found = vjp(_readable(grad), *given, *options, wrt=wrt)
+        fresh = gradient_fake(grad, *arguments)
         return [mine.copy_(theirs) for mine, theirs in zip(fresh, found, strict=True)]
 
     def gradient_fake(grad: Tensor, *arguments: Any) -> list[Tensor]:
@@ -86,50 +85,27 @@ def _readable(tensor: Tensor | None) -> Any:
 # ---- the Gaussian
 
 
-def _gaussian(
-    input: Any,
-    sigma: Any,
-    columns: Any,
-    angle: Any,
-    truncate: float,
-    radius: Sequence[int],
-    mode: str,
-    **keywords: Any,
-) -> None:
-    gaussian_filter(
-        input,
-        sigma if columns is None else (sigma, columns),
-        mode=mode,
-        truncate=truncate,
-        radius=tuple(radius) or None,
-        angle=angle,
-        **keywords,
-    )
+def _gaussian_arguments(
+    sigma: Any, columns: Any, angle: Any, truncate: float, radius: Sequence[int], mode: str
+) -> tuple[Any, dict[str, Any]]:
+    widths = sigma if columns is None else (sigma, columns)
+    return widths, {"mode": mode, "truncate": truncate, "radius": tuple(radius) or None, "angle": angle}
+
+
+def _gaussian(input: Any, sigma: Any, columns: Any, *options: Any, output: Any) -> None:
+    widths, keywords = _gaussian_arguments(sigma, columns, *options)
+    gaussian_filter(input, widths, output=output, **keywords)
 
 
 def _gaussian_vjp(
-    grad: Any,
-    input: Any,
-    sigma: Any,
-    columns: Any,
-    angle: Any,
-    truncate: float,
-    radius: Sequence[int],
-    mode: str,
-    *,
-    wrt: tuple[str, ...],
+    grad: Any, input: Any, sigma: Any, columns: Any, *options: Any, wrt: tuple[str, ...]
 ) -> Sequence[Tensor]:
-    names = {"sigma": "sigma" if columns is None else "sigma[0]", "columns": "sigma[1]"}
-    return cuvarconv.gaussian_filter_vjp(
-        grad,
-        input,
-        sigma if columns is None else (sigma, columns),
-        wrt=tuple(names.get(name, name) for name in wrt),
-        mode=mode,
-        truncate=truncate,
-        radius=tuple(radius) or None,
-        angle=angle,
-    )
+    widths, keywords = _gaussian_arguments(sigma, columns, *options)
+    asked = tuple(dict.fromkeys("sigma" if name == "columns" else name for name in wrt))
+    found = dict(zip(asked, gaussian_filter_vjp(grad, input, widths, wrt=asked, **keywords), strict=True))
+    if columns is not None and "sigma" in found:
+        found["sigma"], found["columns"] = found["sigma"]
+    return [found[name] for name in wrt]
 
 
 gaussian_blur2d = _register(

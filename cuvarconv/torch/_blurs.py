@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ from cuvarconv.torch._checks import (
     prepare,
 )
 
-Width = float | Tensor
+Width: TypeAlias = "float | Tensor"
 
 
 def gaussian_blur2d(
@@ -204,7 +204,7 @@ def _map(name: str, value: Any, input: Tensor) -> Tensor:
     """Read a number, or a map that broadcasts to the input."""
     if not isinstance(value, Tensor):
         given = number(name, value)
-        if isinstance(given, complex):
+        if not isinstance(given, float):
             raise TypeError(f"{name}: expected a real number, got {value!r}")
         return torch.full((), given, dtype=torch.float64, device=input.device)
     check_parameter(name, value, input)
