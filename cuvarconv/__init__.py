@@ -4,7 +4,8 @@ from cuvarconv._affinity import affinity, affinity_vjp
 from cuvarconv._bilateral import bilateral_filter, bilateral_filter_vjp
 from cuvarconv._correlate import convolve, correlate, correlate_vjp
 from cuvarconv._cpu import get_workers, set_workers
-from cuvarconv._gaussian import gaussian_filter
+from cuvarconv._gaussian import gaussian_filter, gaussian_filter_vjp
+from cuvarconv._gaussian_weights import gaussian_weights
 from cuvarconv._linear import as_linear_operator
 from cuvarconv._local import local_correlate, local_correlate_vjp
 from cuvarconv._modulated import modulated_correlate, modulated_correlate_vjp
@@ -22,6 +23,8 @@ __all__ = [
     "correlate_vjp",
     "fold",
     "gaussian_filter",
+    "gaussian_filter_vjp",
+    "gaussian_weights",
     "get_workers",
     "local_correlate",
     "local_correlate_vjp",

@@ -46,3 +46,11 @@ def matching(operand: Any, where: Where) -> Where:
     """Return the part of a broadcast operand that meets the output's block `where`."""
     lengths = operand.shape[operand.ndim - len(where) :]
     return tuple(slice(None) if length == 1 else part for part, length in zip(where, lengths, strict=True))
+
+
+def within(inner: Where, outer: Where) -> Where:
+    """Return where a block lies in a larger one that contains it."""
+    return tuple(
+        slice(mine.start - whole.start, mine.stop - whole.start)
+        for mine, whole in zip(inner, outer, strict=True)
+    )

@@ -6,12 +6,21 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._backend import receive
-from cuvarconv._dtypes import check_cval, computing_dtype, filter_dtype
-from cuvarconv._separable import correlate_separable, is_separable
+from cuvarconv._backend import Call, receive
+from cuvarconv._blocks import blocks, matching
+from cuvarconv._dtypes import accumulator_dtype, check_cval, computing_dtype, filter_dtype
+from cuvarconv._gradients import Gradient, check_gradient, gradients
+from cuvarconv._separable import (
+    correlate_separable,
+    is_separable,
+    separable_sigma_gradient,
+    spread_separable,
+)
 from cuvarconv._shapes import image_axes_last, with_image
 from cuvarconv._sigma import align_map, blur_window, check_order, named_angle, named_sigmas, names, reach
 from cuvarconv._window import Window
+
+_PART = 1 << 20  # widths whose gradients are added up together
 
 
 def gaussian_filter(
@@ -119,6 +128,169 @@ def gaussian_filter(
         else:
             call.home.backend.gaussian(source, sigmas, turn, target, window, truncate=reached, dtype=dtype)
         return call.deliver(result)
+
+
+def gaussian_filter_vjp(
+    grad: Any,
+    input: Any,
+    sigma: Any,
+    *,
+    wrt: Any = ("input", "sigma"),
+    mode: Any = "reflect",
+    cval: complex = 0.0,
+    truncate: float = 4.0,
+    radius: Any = None,
+    axes: Any = (-2, -1),
+    angle: Any = None,
+) -> Any:
+    """Return the gradients of `gaussian_filter`.
+
+    For a loss L with gradient g in the result, and normalised kernels k whose radii are held fixed,
+
+    .. math::
+
+        dL/dx = spread(g, k),
+        dL/dσ_r[…,i,j] = Σ g · Σ_{Δr,Δc} k · (u² − E[u²]) / σ_r³ · x[…, i + Δr, j + Δc],
+        dL/dσ_c[…,i,j] = Σ g · Σ_{Δr,Δc} k · (v² − E[v²]) / σ_c³ · x[…, i + Δr, j + Δc],
+        dL/dθ[…,i,j] = Σ g · Σ_{Δr,Δc} k · (uv − E[uv]) · (1 / σ_c² − 1 / σ_r²) · x[…, i + Δr, j + Δc]
+
+    with u and v as there, E the mean over the kernel, and the outer sum over the axes along which
+    pixels share a σ or θ.  Where σ is 0 its gradient is 0.
+
+    Parameters
+    ----------
+    grad : array_like
+        Gradient of the loss in the result, of the result's shape.
+    input, sigma : array_like
+        The operands of `gaussian_filter`.
+    wrt : str or tuple of str, optional
+        Out of ``"input"``, ``"sigma"`` and, where there is one, ``"angle"``.
+    mode, cval, truncate, radius, axes, angle
+        As for `gaussian_filter`.
+
+    Returns
+    -------
+    tuple of arrays, or one array
+        One gradient for each name in `wrt`, in its order; for a single name the gradient itself.  Each
+        has its operand's shape and dtype (float64 for integers); for a pair of sigmas it is a pair.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `gaussian_filter`, for a `grad` that has not the result's shape, and for unknown names in `wrt`.
+
+    See Also
+    --------
+    correlate_vjp : The same for kernels that are stored.
+
+    References
+    ----------
+    .. [1] E. Shelhamer, D. Wang and T. Darrell, "Blurring the line between structure and learning to
+       optimize and adapt receptive fields", 2019: learning σ by its gradient.
+
+    Examples
+    --------
+    The peak of a point falls as σ grows:
+
+    >>> import numpy as np
+    >>> import cuvarconv
+    >>> x = np.array([[0.0, 0.0, 1.0, 0.0, 0.0]])
+    >>> g = np.array([[0.0, 0.0, 1.0, 0.0, 0.0]])  # the loss is the middle pixel
+    >>> sigma = np.ones((1, 5))
+    >>> cuvarconv.gaussian_filter_vjp(g, x, sigma, wrt="sigma").round(3) + 0.0
+    array([[ 0.   ,  0.   , -0.399,  0.   ,  0.   ]])
+    """
+    with receive(None, grad=grad, input=input, **named_sigmas(sigma), **named_angle(angle)) as call:
+        given, images, *maps = call.operands
+        order, window, sigmas, turn, reached = _read(
+            call.operands[1:], angle, mode, cval, truncate, radius, axes
+        )
+        check_gradient(given.shape, with_image(images.shape, order, window.output_shape))
+        separable = is_separable(sigmas, turn, window)
+        source = images.transpose(order)
+        seed = (given if images.dtype.kind == "c" else given.real).transpose(order)
+        backend = call.home.backend
+
+        def fill_input(result: Any, dtype: np.dtype) -> None:
+            target = result.transpose(order)
+            if separable:
+                spread_separable(call, seed, sigmas, target, window, dtype=dtype)
+            else:
+                backend.gaussian_input_gradient(
+                    seed, sigmas, turn, target, window, truncate=reached, dtype=dtype
+                )
+
+        def fill_sigma(result: Any, dtype: np.dtype) -> None:
+            if separable:
+                slopes = separable_sigma_gradient(call, seed, source, sigmas, window, dtype=dtype)
+                _assign(result, slopes)
+            elif isinstance(result, tuple):
+                targets = [align_map("sigma", each, given.shape, order) for each in result]
+                backend.gaussian_sigma_gradient(
+                    seed, source, sigmas, turn, (*targets, None), window, truncate=reached, dtype=dtype
+                )
+            else:
+                target = align_map("sigma", result, given.shape, order)
+                _fill_common(call, seed, source, sigmas[0], turn, target, window, reached, dtype)
+
+        def fill_angle(result: Any, dtype: np.dtype) -> None:
+            targets = None, None, align_map("angle", result, given.shape, order)
+            backend.gaussian_sigma_gradient(
+                seed, source, sigmas, turn, targets, window, truncate=reached, dtype=dtype
+            )
+
+        known = {}
+        if angle is not None:
+            known["angle"] = Gradient(maps.pop(), (given, images), fill_angle)
+        widths = tuple(maps) if len(maps) == 2 else maps[0]
+        return gradients(
+            call,
+            wrt,
+            input=Gradient(images, (given,), fill_input),
+            sigma=Gradient(widths, (given, images), fill_sigma),
+            **known,
+        )
+
+
+def _assign(result: Any, slopes: tuple[float, float]) -> None:
+    """Write the gradients of one σ per axis, or of one for both."""
+    if isinstance(result, tuple):
+        result[0][...], result[1][...] = slopes
+    else:
+        result[...] = sum(slopes)
+
+
+def _fill_common(
+    call: Call,
+    grad: Any,
+    input: Any,
+    sigma: Any,
+    angle: Any,
+    result: Any,
+    window: Window,
+    truncate: float | None,
+    dtype: np.dtype,
+) -> None:
+    """Add the gradients along rows and along columns of a σ that both share, part after part."""
+    real = accumulator_dtype(np.empty((), dtype).real.dtype)
+    for place in blocks(result.shape, _PART):
+        where = matching(sigma, place)
+        *batch, down, across = where
+        turn = None if angle is None else angle[matching(angle, where)]
+        rows, columns = (call.fresh(result[where].shape, real) for _ in range(2))
+        width = sigma[where]
+        call.home.backend.gaussian_sigma_gradient(
+            grad[where],
+            input[tuple(batch)],
+            (width, width),
+            turn,
+            (rows, columns, None),
+            window.part(down, across),
+            truncate=truncate,
+            dtype=dtype,
+        )
+        with np.errstate(all="ignore"):
+            result[where] = rows + columns
 
 
 def _read(

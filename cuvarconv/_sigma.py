@@ -78,7 +78,7 @@ def reach(truncate: Any, radius: Any) -> tuple[float | None, tuple[int, int] | N
 
 
 def blur_window(
-    sigmas: tuple[Any, ...],
+    sigmas: tuple[Any, Any],
     angle: Any,
     image: tuple[int, int],
     *,
@@ -87,13 +87,22 @@ def blur_window(
     mode: Any,
     cval: Any,
 ) -> Window:
-    """Check the values of σ and the angle, and fill the record of the window that holds every kernel."""
+    """Fill the record of the window that holds every kernel."""
+    far, wide = largest_radii(sigmas, angle, truncate, radii)
+    size = 2 * far + 1, 2 * wide + 1
+    return make_window(size, image, mode=mode, cval=cval, origin=0, stride=1, dilation=1)
+
+
+def largest_radii(
+    sigmas: tuple[Any, Any], angle: Any, truncate: float | None, radii: tuple[int, int] | None
+) -> tuple[int, int]:
+    """Check the values of σ and the angle, and return how far the kernels reach along rows and columns."""
     widest = _largest_widths(sigmas, angle)
-    if truncate is not None:
+    if radii is None:
+        assert truncate is not None
         radii = _radius(widest[0], truncate), _radius(widest[1], truncate)
         _check_radii("sigma", radii)
-    size = (2 * radii[0] + 1, 2 * radii[1] + 1) if radii else (1, 1)
-    return make_window(size, image, mode=mode, cval=cval, origin=0, stride=1, dilation=1)
+    return radii
 
 
 def _radius(width: float, truncate: float) -> int:
@@ -106,7 +115,7 @@ def _check_radii(name: str, radii: tuple[int, int]) -> None:
         raise ValueError(f"{name}: expected kernels that reach less than {_FARTHEST} pixels")
 
 
-def _largest_widths(sigmas: tuple[Any, ...], angle: Any) -> tuple[float, float]:
+def _largest_widths(sigmas: tuple[Any, Any], angle: Any) -> tuple[float, float]:
     """Return the largest extent along rows and columns; refuse values that are none of a width."""
     if sigmas[0] is sigmas[1]:
         widest = (_largest("sigma", sigmas[0]),) * 2
@@ -142,14 +151,21 @@ def _largest(name: str, sigma: Any) -> float:
 
 def _parts(*maps: Any) -> Iterator[tuple[Any, ...]]:
     """Yield blocks of maps that broadcast together, in double precision."""
-    shapes = [each.shape for each in maps]
-    try:
-        shape = np.broadcast_shapes(*shapes)
-    except ValueError:
-        raise ValueError(f"angle: expected a map that broadcasts with those of sigma, got {shapes}") from None
+    shape = common_shape(*maps)
     maps = tuple(each[(None,) * (len(shape) - each.ndim)] for each in maps)
     for where in blocks(shape, _AT_ONCE):
         yield tuple(each[matching(each, where)].astype(np.float64) for each in maps)
+
+
+def common_shape(*maps: Any) -> tuple[int, ...]:
+    """Return the shape to which σ and the angle broadcast."""
+    shapes = [each.shape for each in maps]
+    try:
+        return np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise ValueError(
+            f"sigma, angle: expected maps that broadcast together, got shapes {shapes}"
+        ) from None
 
 
 def extents(rows: Any, columns: Any, angle: Any) -> tuple[Any, Any]:

@@ -89,3 +89,59 @@ def gaussian_filter(
             value = cval if pixel is None else x[..., pixel[0], pixel[1]]
             y[..., i, j] += np.where(exists[m, n, ..., i, j], k[m, n, ..., i, j] * value, 0)
     return np.moveaxis(y, (-2, -1), axes)
+
+
+def gaussian_weights(sigma, *, radius=None, truncate=4.0, angle=None):
+    """Return the kernels, (2 R_r + 1, 2 R_c + 1, …)."""
+    far = window_radii(sigma, angle, truncate=truncate, radius=radius)
+    pair = sigma if isinstance(sigma, tuple | list) else (sigma, sigma)
+    shape = np.broadcast_shapes(*map(np.shape, pair), np.shape(0.0 if angle is None else angle))
+    given = [np.broadcast_to(np.asarray(each, np.float64), shape) for each in pair]
+    turn = None if angle is None else np.broadcast_to(np.asarray(angle, np.float64), shape)
+    return kernels(given, turn, radii(given, turn, truncate=truncate, radius=radius), far)[0]
+
+
+def gaussian_filter_vjp(
+    g, x, sigma, mode="reflect", cval=0.0, truncate=4.0, *, radius=None, axes=(-2, -1), angle=None
+):
+    """Return the gradients in x, (σ_r, σ_c) and θ (0 where there is none), σ and θ as large as the result."""
+    g = np.moveaxis(np.asarray(g), axes, (-2, -1))
+    shape = np.moveaxis(g, (-2, -1), axes).shape
+    x, taps, k, exists = _setting(x, sigma, mode, truncate, radius, axes, angle)
+    sigmas = widths(sigma, shape, axes)
+    turn = np.zeros(g.shape) if angle is None else spatial(angle, shape, axes)
+    steps = [np.arange(size) - size // 2 for size in taps.size]
+    down, across = (each.reshape(at) + 0 * k for each, at in zip(steps, _columns(k.ndim), strict=True))
+    u, v = np.cos(turn) * down + np.sin(turn) * across, np.cos(turn) * across - np.sin(turn) * down
+    rows, columns = (np.where(s > 0, s, np.inf) for s in sigmas)
+    slopes = [f - (k * f).sum(axis=(0, 1)) for f in (u * u, v * v, u * v)]
+    slopes = [
+        k * slopes[0] / rows**3,
+        k * slopes[1] / columns**3,
+        k * slopes[2] * (1 / columns**2 - 1 / rows**2),
+    ]
+    in_x = np.zeros(x.shape, np.result_type(g, np.float64))
+    in_widths = [np.zeros(g.shape) for _ in slopes]
+    with np.errstate(invalid="ignore"):
+        for i, j, m, n, pixel in taps:
+            value = cval if pixel is None else x[..., pixel[0], pixel[1]]
+            given, there = g[..., i, j], exists[m, n, ..., i, j]
+            if pixel is not None:
+                in_x[..., pixel[0], pixel[1]] += np.where(there, k[m, n, ..., i, j] * given, 0)
+            for total, slope in zip(in_widths, slopes, strict=True):
+                total[..., i, j] += np.where(
+                    there, slope[m, n, ..., i, j] * np.real(np.conj(given) * value), 0
+                )
+    return np.moveaxis(in_x, (-2, -1), axes), *(np.moveaxis(each, (-2, -1), axes) for each in in_widths)
+
+
+def _columns(ndim):
+    return (-1, 1, *(1,) * (ndim - 2)), (1, -1, *(1,) * (ndim - 2))
+
+
+def summed_to(values, shape):
+    """Sum over the axes along which an operand of some shape was broadcast."""
+    values = values.sum(axis=tuple(range(values.ndim - len(shape))))
+    return values.sum(
+        axis=tuple(axis for axis, length in enumerate(shape) if length == 1), keepdims=True
+    ).reshape(shape)

@@ -61,7 +61,7 @@ CALLS = [
     *each(ValueError, "sigma: ", "less than", "pixels", sigma=MAP * 1e300),
     # angle
     *each(ValueError, "angle: ", "(2, 6, 7)", "(7, 6)", angle=np.ones((7, 6))),
-    *each(ValueError, "angle: ", "broadcasts", sigma=MAP, angle=np.ones((7, 6))),
+    *each(ValueError, "sigma, angle: ", "broadcast together", "(7, 6)", sigma=MAP, angle=np.ones((7, 6))),
     *each(ValueError, "angle: ", "finite", angle=one_wrong(np.nan)),
     *each(ValueError, "angle: ", "finite", angle=np.inf),
     *each(TypeError, "angle: ", "real", "complex", angle=1j),

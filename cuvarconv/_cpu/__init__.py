@@ -12,6 +12,7 @@ from cuvarconv._cpu.bilateral_gradient import bilateral_gradient
 from cuvarconv._cpu.correlate import correlate
 from cuvarconv._cpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._cpu.gaussian import gaussian
+from cuvarconv._cpu.gaussian_gradient import gaussian_input_gradient, gaussian_sigma_gradient
 from cuvarconv._cpu.local import local_correlate
 from cuvarconv._cpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._cpu.modulated import modulated_correlate
@@ -32,6 +33,8 @@ __all__ = [
     "correlate_weights_gradient",
     "empty",
     "gaussian",
+    "gaussian_input_gradient",
+    "gaussian_sigma_gradient",
     "get_workers",
     "linear_operator",
     "local_correlate",

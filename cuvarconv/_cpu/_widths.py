@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -102,13 +103,21 @@ def active_lines(radii: np.ndarray) -> list[slice]:
     return found
 
 
-def line_weights(sigma: np.ndarray, radii: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return exp(−½ m²/σ²) for m = 0 … the largest radius, 0 beyond a pixel's own; ½ for m = 0."""
+def line_weights(
+    sigma: np.ndarray, radii: np.ndarray, dtype: np.dtype, distances: range | None = None
+) -> np.ndarray:
+    """Return exp(−½ m²/σ²) for distances m, by default 0 … the largest radius; 0 beyond a pixel's own.
+
+    At distance 0 it is ½, as pixels there face themselves.
+    """
+    distances = range(int(radii.max()) + 1) if distances is None else distances
     exponent = (-0.5 / sigma**2).astype(dtype)
-    weights = np.empty((int(radii.max()) + 1, *sigma.shape), dtype)
-    weights[0] = 0.5
+    weights = np.empty((len(distances), *sigma.shape), dtype)
     nearest = int(radii.min())
-    for distance, weight in enumerate(weights[1:], start=1):
+    for distance, weight in zip(distances, weights, strict=True):
+        if distance == 0:
+            weight[...] = 0.5
+            continue
         np.multiply(exponent, distance * distance, out=weight)
         np.exp(weight, out=weight)
         if distance > nearest:
@@ -121,8 +130,22 @@ def line_sum(weights: np.ndarray) -> np.ndarray:
     return 2 * np.add.reduce(weights, axis=0)
 
 
-def turned_weights(widths: Widths, dtype: np.dtype) -> Iterator[tuple[int, int, slice, np.ndarray]]:
-    """Yield (m, n, lines, weights there) for one half of the window, without its centre, where weight is 1.
+class Tap(NamedTuple):
+    """A tap of the window, the lines in which it is reached, and the weight of their pixels.
+
+    u and v are its offset along the Gaussian's own axes, in units of their σ.
+    """
+
+    m: int
+    n: int
+    lines: slice
+    weight: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+
+def turned_taps(widths: Widths, dtype: np.dtype) -> Iterator[Tap]:
+    """Yield one half of the window column by column, without its centre, where the weight is 1.
 
     The other half is the same mirrored in the centre.  The weights are overwritten.
     """
@@ -130,26 +153,23 @@ def turned_weights(widths: Widths, dtype: np.dtype) -> Iterator[tuple[int, int, 
     assert angle is not None
     down, across = (np.maximum(sigma, _THINNEST) for sigma in widths.sigmas)
     cosine, sine = np.cos(angle), np.sin(angle)
-    u_row, u_column = cosine / down, sine / down
-    v_row, v_column = -sine / across, cosine / across
+    axes = (cosine / down, sine / down), (-sine / across, cosine / across)
     lines = active_lines(radii[0]), active_lines(radii[1])
     reach = len(lines[0]) - 1
-    weights, square = np.empty(angle.shape, dtype), np.empty_like(angle)
+    weights = np.empty(angle.shape, dtype)
     for n, columns in enumerate(lines[1]):
         for m in range(-reach if n else 1, reach + 1):
             part = common(lines[0][abs(m)], columns)
             if part is None:
                 continue
-            u = u_row[part] * m + u_column[part] * n
-            v = v_row[part] * m + v_column[part] * n
-            np.multiply(u, u, out=u)
-            np.multiply(v, v, out=square[part])
-            np.add(u, square[part], out=u)
+            u, v = (row[part] * m + column[part] * n for row, column in axes)
+            exponent = u * u
+            exponent += v * v
             weight = weights[part]
-            np.multiply(u, -0.5, out=weight, casting="same_kind")
+            np.multiply(exponent, -0.5, out=weight, casting="same_kind")
             np.exp(weight, out=weight)
             np.multiply(weight, (radii[0][part] >= abs(m)) & (radii[1][part] >= n), out=weight)
-            yield m, n, part, weight
+            yield Tap(m, n, part, weight, u, v)
 
 
 def common(first: slice, second: slice) -> slice | None:

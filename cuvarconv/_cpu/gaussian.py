@@ -12,12 +12,13 @@ from cuvarconv._cpu._mirrored import Pixels, read_pixels, real_dtype, real_parts
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._widths import (
     Maps,
+    Tap,
     Widths,
     line_sum,
     line_weights,
     planes_first,
     read_widths,
-    turned_weights,
+    turned_taps,
 )
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
@@ -158,15 +159,20 @@ def _turned(pixels: Pixels, widths: Widths) -> np.ndarray:
     """Return the sums with weights of any direction, two taps that face each other at once."""
     total = centre_pixels(pixels)
     norm = np.ones_like(total)
-    for m, n, here, pair, weight in turned_pairs(pixels, widths):
-        norm[here] += 2 * weight
-        pair *= weight
-        if pixels.guarded:
-            clear(pair, widths.radii[0][here], abs(m))
-            clear(pair, widths.radii[1][here], n)
-        total[here] += pair
+    for tap, pair in turned_pairs(pixels, widths):
+        norm[tap.lines] += 2 * tap.weight
+        total[tap.lines] += weighted(pair, tap, widths, guarded=pixels.guarded)
     total /= norm * pixels.dtype.type(pixels.scale)
     return total
+
+
+def weighted(values: np.ndarray, tap: Tap, widths: Widths, *, guarded: bool) -> np.ndarray:
+    """Multiply by a tap's weight; if `guarded`, 0 where a pixel does not reach it."""
+    values *= tap.weight
+    if guarded:
+        clear(values, widths.radii[0][tap.lines], abs(tap.m))
+        clear(values, widths.radii[1][tap.lines], tap.n)
+    return values
 
 
 def centre_pixels(pixels: Pixels) -> np.ndarray:
@@ -175,15 +181,16 @@ def centre_pixels(pixels: Pixels) -> np.ndarray:
     return np.array(pixels.shifted(0)[first : first + pixels.window.rows.length], order="C")
 
 
-def turned_pairs(pixels: Pixels, widths: Widths) -> Iterator[tuple[int, int, slice, np.ndarray, np.ndarray]]:
-    """Yield (m, n, lines, x[i+m,j+n] + x[i−m,j−n], its weight) for half of the window, without its centre."""
+def turned_pairs(pixels: Pixels, widths: Widths) -> Iterator[tuple[Tap, np.ndarray]]:
+    """Yield the taps of half the window without its centre, and x[i+m,j+n] + x[i−m,j−n] in their lines."""
     taps = np.empty(widths.sigmas[0].shape, pixels.dtype)
     centre, distance = pixels.reach[0], -1
     right = left = taps
-    for m, n, here, weight in turned_weights(widths, pixels.dtype):
-        if n != distance:
-            distance = n
-            right, left = (np.ascontiguousarray(pixels.shifted(step)) for step in (n, -n))
-        start, stop = centre + here.start, centre + here.stop
-        pair = np.add(right[start + m : stop + m], left[start - m : stop - m], out=taps[here])
-        yield m, n, here, pair, weight
+    for tap in turned_taps(widths, pixels.dtype):
+        if tap.n != distance:
+            distance = tap.n
+            right, left = (np.ascontiguousarray(pixels.shifted(step)) for step in (distance, -distance))
+        start, stop = centre + tap.lines.start, centre + tap.lines.stop
+        pair = taps[tap.lines]
+        np.add(right[start + tap.m : stop + tap.m], left[start - tap.m : stop - tap.m], out=pair)
+        yield tap, pair
