@@ -335,6 +335,47 @@ def test_compile(device, function, image, widths, extra, keywords, dynamic):
     assert_all_near(gradient(result, operands, g), gradient(expected, operands, g))
 
 
+def test_changes_before_backward_are_noticed(device):
+    for function in FUNCTIONS:
+        widths, operands, keywords = example(function, device=device, leaf=True)
+        used = [operand * 1 for operand in operands]
+        result = call(layers, function, widths, used, **keywords)
+        used[-1].add_(1)
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            result.sum().backward()
+
+
+@pytest.mark.parametrize("image", [(1, 1, 1, 1), (2, 1, 1, 5), (2, 6, 1)], ids=str)
+@each_mode
+def test_images_smaller_than_the_window(device, mode, image):
+    """Each is a mean of what lies in the image, or, under zeros, less."""
+    x = torch.ones(image, dtype=torch.float64, device=device).requires_grad_()
+    sigma = positive(image[-2:], device=device).requires_grad_()
+    for result in (
+        layers.gaussian_blur2d(x, sigma, padding_mode=mode),
+        layers.bilateral_blur2d(x, sigma, 1.0, padding_mode=mode),
+    ):
+        inside = result.detach()
+        assert (inside < 1).all() if mode == "zeros" else torch.allclose(inside, torch.ones_like(inside))
+        assert all(g.isfinite().all() for g in gradient(result.sum(), [x, sigma]))
+
+
+def test_a_width_is_learned(device):
+    x = draw((1, 2, 12, 12), device=device)
+    wanted = layers.gaussian_blur2d(x, 1.3, radius=4)
+    sigma = torch.tensor(0.5, dtype=x.dtype, device=device).requires_grad_()
+    optimizer = torch.optim.LBFGS([sigma], max_iter=30, line_search_fn="strong_wolfe")
+
+    def loss():
+        optimizer.zero_grad()
+        error = (layers.gaussian_blur2d(x, sigma, radius=4) - wanted).square().sum()
+        error.backward()
+        return error
+
+    optimizer.step(loss)
+    assert sigma.item() == pytest.approx(1.3, abs=1e-4)
+
+
 def test_compile_with_numbers(device):
     torch._dynamo.reset()
 
@@ -378,6 +419,15 @@ def test_vmap(device, function):
     run = torch.vmap(lambda x: call(layers, function, widths, [x, *operands[1:]], **keywords))
     for at, result in enumerate(run(many)):
         assert_near(result, call(layers, function, widths, [many[at], *operands[1:]], **keywords))
+
+
+@each_function
+def test_vmap_over_gradients_is_refused(device, function):
+    widths, operands, keywords = example(function, device=device, leaf=True)
+    result = call(layers, function, widths, operands, **keywords)
+    seeds = torch.stack([grad_like(result)] * 2)
+    with pytest.raises(RuntimeError, match="Batching rule not implemented"):
+        gradient(result, operands, seeds, is_grads_batched=True)
 
 
 @scripted
