@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -314,6 +315,29 @@ def test_results_and_gradients_are_torchs_own_memory(device, function):
     for tensor in (result, *gradient(result, operands, grad_like(result))):
         assert tensor.untyped_storage().resizable()
         assert tensor.is_contiguous()
+
+
+@each_function
+def test_operands_are_read_and_results_written_in_place(device, monkeypatch, function):
+    backend = import_module("cuvarconv._cpu" if device == "cpu" else "cuvarconv._gpu")
+    name, seen = function.removesuffix("_blur2d"), []
+    original = getattr(backend, name)
+
+    def watched(*arguments, **keywords):
+        flat = [part for given in arguments for part in (given if isinstance(given, tuple) else (given,))]
+        seen.extend(pointer(part) for part in flat if hasattr(part, "strides"))
+        return original(*arguments, **keywords)
+
+    monkeypatch.setattr(backend, name, watched)
+    widths, operands, keywords = example(function, device=device)
+    result = call(layers, function, widths, operands, **keywords)
+    assert set(seen) == {tensor.data_ptr() for tensor in (*operands, result)}
+
+
+def pointer(array):
+    """Return where the first element of a backend's array lies."""
+    interface = getattr(array, "__cuda_array_interface__", None) or array.__array_interface__
+    return interface["data"][0]
 
 
 # ---- transforms ----------------------------------------------------------------------------------
