@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from cuvarconv._axis import Axis
-from cuvarconv._cpu._likeness import Block, Tap, Widths
+from cuvarconv._cpu._likeness import Block, Tap, cut
 from cuvarconv._cpu._pairs import Pairs, Tile, pair_rows
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu._tiles import gather
-from cuvarconv._cpu.bilateral import Filter, RowSum, weighted_sums
+from cuvarconv._cpu.bilateral import Filter, RowSum, Sums, weighted_sums
 from cuvarconv._window import Window
 
 _PAIRED = 1 << 13  # values under one window
@@ -42,28 +43,7 @@ class Adjoint:
             return np.concatenate([image, guide], axis=-3) if self.image else guide
 
         spread_tiles(total, self.filter.window, down, across, tile_of)
-        if not paired:
-            self._add_centres(total, batch, down, across)
         return total
-
-    def _add_centres(self, total: np.ndarray, batch: list[slice], down: slice, across: slice) -> None:
-        """Add what the windows whose centres lie in a block of pixels do to these."""
-        window = self.filter.window
-        rows, columns = _centred(window.rows, down), _centred(window.columns, across)
-        if rows.stop <= rows.start or columns.stop <= columns.start:
-            return
-        pixels = (
-            ...,
-            _shifted(rows, window.rows.start + window.rows.taps // 2 - down.start),
-            _shifted(columns, window.columns.start + window.columns.taps // 2 - across.start),
-        )
-        if self.image:
-            grad = self.grad[(*batch, slice(None), rows, columns)]
-            still = self.filter.block((*batch, rows, columns)).widths.still[..., None, :, :]
-            total[..., : grad.shape[-3], :, :][pixels] += np.where(still, grad, 0)
-        if self.guide:
-            drawn = _drawn_together(self, batch, rows, columns)
-            total[..., -drawn.shape[-3] :, :, :][pixels] += drawn
 
     @property
     def _paired(self) -> bool:
@@ -74,17 +54,14 @@ class Adjoint:
         channels = some.input.shape[-3] + some.guide.shape[-3]
         return bool(shared and moving and channels * (2 * some.radius + 1) ** 2 <= _PAIRED)
 
-    def outputs(self, batch: list[slice], down: slice, across: slice) -> tuple[Block, np.ndarray, np.ndarray]:
-        """Return a block of outputs, g/D, and y."""
-        block = self.filter.block((*batch, down, across), moving=True)
-        (sums,) = weighted_sums(block)
-        grad = self.grad[(*batch, slice(None), down, across)].astype(block.dtype, copy=False)
-        return block, grad / block.picture(sums.norm), block.picture(sums.mean())
+    def gradient(self, batch: list[slice], down: slice, across: slice, dtype: np.dtype) -> np.ndarray:
+        """Return g of a block of outputs."""
+        return self.grad[(*batch, slice(None), down, across)].astype(dtype, copy=False)
 
 
-def _slopes(shares: np.ndarray, pixels: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    """Return Σ_c Re(conj(g) (x − y))/D, what the loss gains by a weight."""
-    products = np.multiply(np.conjugate(shares), pixels - mean).real
+def _inner(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return Σ_c Re(conj(a) b)."""
+    products = (shares.conj() * values).real if np.iscomplexobj(shares) else shares * values
     return products[..., 0, :, :] if products.shape[-3] == 1 else np.add.reduce(products, axis=-3)
 
 
@@ -96,7 +73,10 @@ def _paired_tile(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return what a run of entries is sent, and what it gathers itself as the centre of windows."""
     some, radius = adjoint.filter, adjoint.filter.radius
-    block, shares, mean = adjoint.outputs(batch, rows.hull, columns.hull)
+    block = some.block((*batch, rows.hull, columns.hull))
+    (sums,) = weighted_sums(block)
+    shares = adjoint.gradient(batch, rows.hull, columns.hull, block.dtype) / block.picture(sums.norm)
+    mean = block.picture(sums.mean())
     tile = Tile(rows.length, columns.length, radius)
     window = Window(
         _around(some.window.rows, rows, radius),
@@ -155,8 +135,8 @@ def _pull(
     """Add what both weights of each pair pull its two pixels together or apart."""
     start, stop = tile.first - pairs.shift, tile.first + tile.length
     first, second = slice(start, stop), slice(start + pairs.shift, stop + pairs.shift)
-    slope = _slopes(shares[..., first], pixels[..., second], mean[..., first])
-    slope += _slopes(shares[..., second], pixels[..., first], mean[..., second])
+    slope = _inner(shares[..., first], pixels[..., second] - mean[..., first])
+    slope += _inner(shares[..., second], pixels[..., first] - mean[..., second])
     slope *= pairs.weights
     pull = pairs.differences * slope[..., None, :, :]
     total += pairs.as_first(pull)
@@ -169,72 +149,114 @@ def _pull(
 def _mapped_tile(
     adjoint: Adjoint, batch: list[slice], rows: Run, columns: Run
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a run of entries is sent by the outputs that read it."""
-    block, shares, mean = adjoint.outputs(batch, rows.hull, columns.hull)
+    """Return what a run of entries is sent, and what it gathers itself as the centre of windows."""
+    outputs = _Outputs.of(adjoint, batch, rows.hull, columns.hull)
+    block, widths, radius = outputs.block, outputs.block.widths, adjoint.filter.radius
     planes, features = _entries(adjoint.filter, block, rows, columns)
-    central, radius = block.central_features(), adjoint.filter.radius
-    size = rows.length, columns.length
-    image = RowSum((*shares.shape[:-2], *size), block.dtype)
-    guide = RowSum((*shares.shape[:-3], features.shape[-3], *size), block.real)
+    central, size = block.central_features(), (rows.length, columns.length)
+    image = RowSum((*outputs.shares.shape[:-2], *size), block.dtype)
+    guide = RowSum((*outputs.shares.shape[:-3], features.shape[-3], *size), block.real)
+    own, centres = _centres(rows, columns, radius)
+    image.row[centres] += np.where(widths.still[..., None, :, :], outputs.grad, 0)[own]
+    if adjoint.guide:
+        guide.row[centres] += outputs.drawn[own]
     for down in rows.reaches:
         for across in columns.reaches:
             entries = (..., down.entries, across.entries)
-            outputs = (
-                ...,
+            where = (
                 _shifted(down.outputs, -rows.hull.start),
                 _shifted(across.outputs, -columns.hull.start),
             )
-            differences = features[entries] - central[outputs]
-            widths = block.widths.part(*outputs[1:])
-            tap = widths.tap(down.tap - radius, across.tap - radius, planes[entries], differences)
+            differences = features[entries] - central[(..., *where)]
+            tap = widths.part(*where).tap(
+                down.tap - radius, across.tap - radius, planes[entries], differences
+            )
             if tap.missing is not None and tap.missing.all():
                 continue
             if adjoint.image:
-                image.row[entries] += tap.exists(shares[outputs] * tap.weights[..., None, :, :])
+                image.row[entries] += tap.exists(outputs.shares[(..., *where)] * tap.weights[..., None, :, :])
             if adjoint.guide:
-                guide.row[entries] -= _drawn(tap, shares[outputs], mean[outputs], widths)
+                guide.row[entries] -= outputs.draw(tap, where)
         image.end_row()
         guide.end_row()
     return image.total, guide.total
 
 
+@dataclass(frozen=True)
+class _Outputs:
+    """A block of outputs and what their gradients need."""
+
+    block: Block
+    grad: np.ndarray  # g
+    shares: np.ndarray  # g/D
+    mean: np.ndarray  # y
+    sharpness: np.ndarray  # √2/σ_r, (…, 1, h, w)
+    drawn: np.ndarray  # how the features at the centres are drawn to those of all taps, if asked for
+
+    @classmethod
+    def of(cls, adjoint: Adjoint, batch: list[slice], down: slice, across: slice) -> _Outputs:
+        """Filter a block."""
+        some = adjoint.filter.block((*batch, down, across), moving=True)
+        block = Block(some.planes, some.features, some.window, some.widths, some.dtype)
+        grad = adjoint.gradient(batch, down, across, block.dtype)
+        sums, apart, drawn = _draw_all(block, grad, guide=adjoint.guide)
+        shares, mean = grad / sums.norm, sums.mean()
+        sharpness = np.minimum(2 * some.widths.sharpness[..., None, :, :], np.finfo(block.real).max)
+        drawn -= _inner(grad, mean)[..., None, :, :] * apart
+        drawn = drawn / sums.norm * sharpness
+        drawn = np.where(some.widths.still[..., None, :, :], 0, drawn)
+        return cls(block, grad, shares, mean, sharpness, drawn)
+
+    def draw(self, tap: Tap, where: tuple[slice, slice]) -> np.ndarray:
+        """Return how some outputs draw a tap's features to those at their centres."""
+        part = (..., *where)
+        slope = _inner(self.shares[part], tap.pixels - self.mean[part])
+        slope *= tap.weights
+        drawn = tap.differences * slope[..., None, :, :]
+        drawn *= cut(self.sharpness, where)
+        return tap.exists(drawn)
+
+
+def _draw_all(block: Block, grad: np.ndarray, *, guide: bool) -> tuple[Sums, np.ndarray, np.ndarray]:
+    """Return the sums of the filter, and, if asked for, Σ_q w (f[q] − f[p]) and the same with g·x[q]."""
+    sums = Sums(block)
+    channels = block.features.shape[-3] if guide else 1
+    shape = (*grad.shape[:-3], channels, *grad.shape[-2:])
+    apart, drawn = RowSum(shape, block.real), RowSum(shape, block.real)
+    for row in block.rows():
+        for tap in row:
+            sums.add(tap.weights, tap)
+            if guide:
+                pull = tap.exists(tap.differences * tap.weights[..., None, :, :])
+                apart.row += pull
+                drawn.row += tap.exists(pull * _inner(grad, tap.pixels)[..., None, :, :])
+        for some in (sums, apart, drawn):
+            some.end_row()
+    return sums, apart.total, drawn.total
+
+
+def _centres(rows: Run, columns: Run, radius: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Return the outputs, counted along the hull, whose centres lie in a run, and these entries."""
+    outputs, entries = [], []
+    for run in (rows, columns):
+        first = max(run.hull.start + radius, run.first)
+        last = max(first, min(run.hull.stop + radius, run.first + run.length))
+        outputs.append(slice(first - radius - run.hull.start, last - radius - run.hull.start))
+        entries.append(slice(first - run.first, last - run.first))
+    return (..., *outputs), (..., *entries)
+
+
 def _entries(some: Filter, block: Block, rows: Run, columns: Run) -> tuple[np.ndarray, np.ndarray]:
     """Return image and guide at a run of entries."""
-    across, down = (
-        _around(some.window.columns, columns, 0).table(),
+    tables = (
         _around(some.window.rows, rows, 0).table(),
+        _around(some.window.columns, columns, 0).table(),
     )
-    features = gather(block.features, down, across, some.window.cval, block.real)
+    features = gather(block.features, *tables, some.window.cval, block.real)
     if block.planes is block.features:
         return features, features
-    return gather(block.planes, down, across, some.window.cval, block.dtype), features
+    return gather(block.planes, *tables, some.window.cval, block.dtype), features
 
 
 def _shifted(some: slice, by: int) -> slice:
     return slice(some.start + by, some.stop + by)
-
-
-def _centred(axis: Axis, pixels: slice) -> slice:
-    """Return the outputs whose centres are some neighbouring pixels."""
-    shift = axis.start + axis.taps // 2
-    return slice(max(0, pixels.start - shift), min(axis.length, pixels.stop - shift))
-
-
-def _drawn(tap: Tap, shares: np.ndarray, mean: np.ndarray, widths: Widths) -> np.ndarray:
-    """Return how a tap draws its pixel's features to those at the centre."""
-    slope = _slopes(shares, tap.pixels, mean) * tap.weights
-    drawn = tap.differences * slope[..., None, :, :]
-    drawn *= widths.sharpness[..., None, :, :]
-    drawn *= 2
-    return tap.exists(drawn)
-
-
-def _drawn_together(adjoint: Adjoint, batch: list[slice], rows: slice, columns: slice) -> np.ndarray:
-    """Return how the centres of a block's windows are drawn to all taps."""
-    block, shares, mean = adjoint.outputs(batch, rows, columns)
-    total = RowSum((*shares.shape[:-3], block.features.shape[-3], *shares.shape[-2:]), block.real)
-    for row in Block.rows(block, keep=True):
-        for tap in row:
-            total.row += _drawn(tap, shares, mean, block.widths)
-        total.end_row()
-    return total.total

@@ -23,8 +23,8 @@ class Tap:
     distance: int  # |Δ|²
     weights: np.ndarray  # (…, h, w), 0 where the tap does not exist
     squares: np.ndarray  # (…, h, w), ‖g(q) − g(p)‖²/(2 σ_r²)
-    differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r
     pixels: np.ndarray  # (…, C, h, w)
+    differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r; not of pairs
     missing: np.ndarray | None = None  # where the tap does not exist
 
     def exists(self, values: np.ndarray) -> np.ndarray:
@@ -77,8 +77,8 @@ class Widths:
 
     def part(self, *where: slice) -> Widths:
         """Return the widths of a part of the pixels."""
-        cut = {name: _cut(values, where) for name, values in vars(self).items() if values is not None}
-        return replace(self, **cut)
+        parts = {name: cut(values, where) for name, values in vars(self).items() if values is not None}
+        return replace(self, **parts)
 
     def missing(self, down: int, across: int) -> np.ndarray | None:
         """Return at which pixels a tap does not exist, None if it does at all of them."""
@@ -99,12 +99,13 @@ class Widths:
         else:
             exponents = np.negative(squares)
         weights = np.exp(exponents, out=exponents)
-        tap = Tap(distance, weights, squares, differences, pixels, self.missing(down, across))
+        tap = Tap(distance, weights, squares, pixels, differences, self.missing(down, across))
         tap.exists(weights)
         return tap
 
 
-def _cut(values: np.ndarray, where: Where) -> np.ndarray:
+def cut(values: np.ndarray, where: Where) -> np.ndarray:
+    """Return the part of an array, with axes that may broadcast, that meets a part of its last axes."""
     index: tuple[Any, ...] = (..., *matching(values, where))
     return values[index]
 

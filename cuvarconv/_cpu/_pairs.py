@@ -24,17 +24,17 @@ class Tile:
     width: int
     radius: int
 
-    @property
+    @cached_property
     def row(self) -> int:
         """Length of a row with its margins."""
         return self.width + 2 * self.radius
 
-    @property
+    @cached_property
     def first(self) -> int:
         """Where the block begins."""
         return self.radius * self.row + self.radius
 
-    @property
+    @cached_property
     def length(self) -> int:
         """From the first to the last pixel of the block."""
         return (self.height - 1) * self.row + self.width
@@ -156,11 +156,10 @@ class PairedBlock(Block):
 
     def _centre(self, features: np.ndarray, pixels: np.ndarray) -> Tap:
         own = self.tile.shifted(features)
-        differences = own - own  # NaN where it is not finite
-        squares = np.add.reduce(differences, axis=-3)
-        return Tap(0, squares + 1, squares, differences, self.tile.shifted(pixels))
+        squares = np.add.reduce(own - own, axis=-3)  # NaN where it is not finite
+        return Tap(0, squares + 1, squares, self.tile.shifted(pixels), np.empty(0))
 
     def _taps(self, pairs: Pairs, pixels: np.ndarray) -> Iterator[Tap]:
         for shift, part in ((pairs.shift, pairs.as_first), (-pairs.shift, pairs.as_second)):
-            weights, squares, differences = map(part, (pairs.weights, pairs.squares, pairs.differences))
-            yield Tap(pairs.distance, weights, squares, differences, self.tile.shifted(pixels, shift))
+            shifted = self.tile.shifted(pixels, shift)
+            yield Tap(pairs.distance, part(pairs.weights), part(pairs.squares), shifted, np.empty(0))
