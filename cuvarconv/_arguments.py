@@ -41,7 +41,11 @@ def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, in
         if isinstance(value, str | bytes | dict | set | frozenset):
             raise TypeError
         many = isinstance(value, Iterable) and getattr(value, "ndim", 1) > 0
-        pair = tuple(operator.index(item) for item in (value if many else (value, value)))
+        # `index` would make a number of what is a symbol to torch.compile
+        pair = tuple(
+            item if type(item) is int else operator.index(item)
+            for item in (value if many else (value, value))
+        )
     except TypeError:
         raise TypeError(f"{name}: expected an int or a pair of ints, got {value!r}") from None
     if len(pair) != 2:

@@ -10,7 +10,7 @@ import numpy as np
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import check_cval, computing_dtype, product_dtype
 from cuvarconv._gradients import Gradient, check_gradient, gradients
-from cuvarconv._shapes import align_modulation, kernel_size
+from cuvarconv._shapes import align_modulation, check_channels, kernel_size
 from cuvarconv._window import Window, make_window
 
 
@@ -238,7 +238,7 @@ def _geometry(
     groups: Any,
 ) -> tuple[Window, Any]:
     """Return the window and the modulation, aligned, after checking that the operands fit."""
-    _check_channels(images.shape, kernels.shape, groups)
+    check_channels("weights", images.shape, kernels.shape, groups)
     size = kernel_size("modulation", factors.shape)
     if size != kernels.shape[2:]:
         raise ValueError(
@@ -263,25 +263,3 @@ def _aligned(factors: Any, images: Any, window: Window) -> Any:
 
 def _result_shape(images: Any, kernels: Any, window: Window) -> tuple[int, ...]:
     return (*images.shape[:-3], kernels.shape[0], *window.output_shape)
-
-
-def _check_channels(image: tuple[int, ...], weights: tuple[int, ...], groups: Any) -> None:
-    """Check that channels and groups fit."""
-    try:
-        count = operator.index(groups)
-    except TypeError:
-        raise TypeError(f"groups: expected an int, got {groups!r}") from None
-    if len(image) < 3:
-        raise ValueError(f"input: expected shape (…, C_in, H, W), got {image}")
-    if len(weights) != 4:
-        raise ValueError(f"weights: expected shape (C_out, C_in/groups, kh, kw), got {weights}")
-    kernel_size("weights", weights[2:])
-    channels, outputs = image[-3], weights[0]
-    if count < 1 or channels % count or outputs % count:
-        raise ValueError(
-            f"groups: expected a divisor of C_in = {channels} and C_out = {outputs}, got {groups!r}"
-        )
-    if weights[1] != channels // count:
-        raise ValueError(
-            f"weights: expected C_in/groups = {channels // count} along axis 1, got {weights[1]}"
-        )

@@ -142,3 +142,23 @@ def check_full(
         not (length == 1 or length == whole) for length, whole in zip(varying, batch[missing:], strict=True)
     ):
         raise ValueError(f"kernels: expected batch axes that broadcast to {batch}, got {varying}")
+
+
+def check_channels(name: str, image: tuple[int, ...], weights: tuple[int, ...], groups: Any) -> None:
+    """Refuse a kernel (C_out, C_in/groups, kh, kw), called `name`, and groups that do not fit an image."""
+    try:
+        count = operator.index(groups)
+    except TypeError:
+        raise TypeError(f"groups: expected an int, got {groups!r}") from None
+    if len(image) < 3:
+        raise ValueError(f"input: expected shape (…, C_in, H, W), got {image}")
+    if len(weights) != 4:
+        raise ValueError(f"{name}: expected shape (C_out, C_in/groups, kh, kw), got {weights}")
+    kernel_size(name, weights[2:])
+    channels, outputs = image[-3], weights[0]
+    if count < 1 or channels % count or outputs % count:
+        raise ValueError(
+            f"groups: expected a divisor of C_in = {channels} and C_out = {outputs}, got {groups!r}"
+        )
+    if weights[1] != channels // count:
+        raise ValueError(f"{name}: expected C_in/groups = {channels // count} along axis 1, got {weights[1]}")

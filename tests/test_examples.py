@@ -67,7 +67,44 @@ def test_gaussians_of_learn_weight(example):
         torch.testing.assert_close(kernel[2, 4] / kernel[2, 2], fall**4)
 
 
-@pytest.mark.parametrize("name", ["learn_weight"])
+def test_pixel_adaptive_upsampling(example, capsys):
+    words = ["--size", "160", "--steps", "60", "--output", "upsampled.png"]
+    assert example("pixel_adaptive_upsampling").main(words) == 0
+    printed = capsys.readouterr()
+    assert_is_picture("upsampled.png")
+    ratios = [float(ratio) for ratio in re.findall(r"error (\S+) × bilinear's", printed.err)]
+    assert len(ratios) == 10
+    assert np.mean(ratios[-3:]) < 0.8 * np.mean(ratios[:3])
+    bilinear, _, ours = (float(score) for score in re.findall(r"(\S+) dB", printed.out))
+    assert ours > bilinear
+
+
+def test_upsampling_that_learns_nothing_fails(example, capsys, monkeypatch):
+    module = example("pixel_adaptive_upsampling")
+    monkeypatch.setattr(module, "RATE", 0.0)
+    assert module.main(["--size", "64", "--steps", "2"]) == 1
+    printed = capsys.readouterr()
+    bilinear, _, ours = re.findall(r"(\S+) dB", printed.out)
+    assert ours == bilinear
+    assert "not beaten" in printed.err
+
+
+def test_upsampling_keeps_its_halves_apart(example):
+    """What is known of one part does not change with the other."""
+    import torch
+
+    module = example("pixel_adaptive_upsampling")
+    image, other = torch.rand(2, 3, 21, 41)
+    left, right = module.halves(image)
+    assert left.truth.shape == (1, 3, 20, 28)
+    assert right.truth.shape == (1, 3, 20, 12)
+    other[..., 28:40] = image[..., 28:40]
+    torch.testing.assert_close(module.halves(other)[1].known, right.known, rtol=0, atol=0)
+    luma, colours = right.truth.split((1, 2), dim=1)
+    torch.testing.assert_close(module.rgb(luma, colours), image[:, :20, 28:40])
+
+
+@pytest.mark.parametrize("name", ["learn_weight", "pixel_adaptive_upsampling"])
 @pytest.mark.parametrize(
     ("words", "status", "message"),
     [
@@ -84,3 +121,8 @@ def test_examples_refuse(example, capsys, name, words, status, message):
         with pytest.raises(SystemExit, match="2"):
             main(words)
     assert message in capsys.readouterr().err
+
+
+def test_upsampling_refuses_tiny_pictures(example, capsys):
+    assert example("pixel_adaptive_upsampling").main(["--size", "9"]) == 1
+    assert "error: cannot learn from 9 × 6 pixels" in capsys.readouterr().err

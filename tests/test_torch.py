@@ -148,8 +148,8 @@ def test_integers_pairs_and_lists_name_the_same_window(function):
     for kind in (tuple, list, torch.Size):
         same = call(function, operands, padding=kind([1, 1]), stride=kind([2, 2]), dilation=kind([2]))
         assert torch.equal(same, expected)
-    one, two = np.int64(1), (np.int32(2), 2)
-    assert torch.equal(call(function, operands, padding=one, stride=two, dilation=two), expected)
+    for one, two in [(np.int64(1), (np.int32(2), 2)), (torch.tensor(1), np.array([2, 2]))]:
+        assert torch.equal(call(function, operands, padding=one, stride=two, dilation=two), expected)
 
 
 @each_form
@@ -252,7 +252,7 @@ def test_half_precision_affinity_is_summed_in_float32(device, dtype):
     assert result[0, 0].item() == expected
 
 
-@each_function
+@each_form
 @pytest.mark.parametrize("inner", HALVES)
 @pytest.mark.parametrize("outer", ["float32", *HALVES])
 def test_autocast_casts_as_conv2d(device, function, inner, outer):
@@ -263,6 +263,17 @@ def test_autocast_casts_as_conv2d(device, function, inner, outer):
         assert functional.conv2d(image, kernel).dtype == inner
         result = call(function, operands, **keywords)
     assert torch.equal(result, call(function, [operand.to(inner) for operand in operands], **keywords))
+
+
+@pytest.mark.parametrize("inner", HALVES)
+@pytest.mark.parametrize("outer", ["float32", *HALVES])
+def test_autocast_of_affinity_is_that_of_exp(device, inner, outer):
+    """In float32; torch has a rule for exp on GPUs alone."""
+    guide, keywords = example("affinity2d", outer, device)[0][0], {"kernel_size": 3, "padding": 1}
+    with torch.autocast(device, getattr(torch, inner)):
+        assert device == "cpu" or guide.exp().dtype == torch.float32
+        result = layers.affinity2d(guide, **keywords)
+    assert torch.equal(result, layers.affinity2d(guide.float(), **keywords))
 
 
 @each_function

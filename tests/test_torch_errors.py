@@ -122,6 +122,14 @@ def test_sparse_tensors(function, name):
     assert_refused(function, TypeError, f"{name}: ", **{name: BASES[function][name].to_sparse()})
 
 
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage:UserWarning")
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+@each_tensor
+def test_nested_tensors(function, name, layout):
+    nested = torch.nested.nested_tensor([ones(3, 4), ones(2, 4)], layout=layout)
+    assert_refused(function, TypeError, f"{name}: ", "nested", **{name: nested})
+
+
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no MKL-DNN here")
 @each_function
 def test_opaque_tensors(function):
@@ -213,15 +221,27 @@ def test_groups(groups, error):
 # ---- the window ----------------------------------------------------------------------------------
 
 NUMBERS = {
-    "stride": [(0, ValueError), (-1, ValueError), (1.5, TypeError), ((1, 2, 3), TypeError), ("2", TypeError)],
-    "dilation": [(0, ValueError), ((1, 0), ValueError), (None, TypeError), ((1, 1, 1), TypeError)],
+    "stride": [
+        (0, ValueError),
+        (-1, ValueError),
+        (1.5, TypeError),
+        ("2", TypeError),
+        (1 << 62, ValueError),
+    ],
+    "dilation": [
+        (0, ValueError),
+        ((1, 0), ValueError),
+        (None, TypeError),
+        ((1, 1 << 62), ValueError),
+    ],
     "padding": [
         (-1, ValueError),
         ((0, -1), ValueError),
         (0.5, TypeError),
-        ((1, 1, 1), TypeError),
-        (np.array([1, 1]), TypeError),
-        (torch.tensor(1), TypeError),
+        (np.array([0.5, 1]), TypeError),
+        (torch.tensor(1.0), TypeError),
+        (1 << 62, ValueError),
+        ((1, 1 << 70), ValueError),
     ],
 }
 EACH_NUMBER = [(name, *case) for name, cases in NUMBERS.items() for case in cases]
@@ -231,6 +251,12 @@ EACH_NUMBER = [(name, *case) for name, cases in NUMBERS.items() for case in case
 @pytest.mark.parametrize(("name", "value", "error"), EACH_NUMBER, ids=str)
 def test_numbers_of_the_window(function, name, value, error):
     assert_refused(function, error, f"{name}: ", "got", repr(value), **{name: value})
+
+
+@each_function
+@pytest.mark.parametrize("name", NUMBERS)
+def test_more_than_two_numbers(function, name):
+    assert_refused(function, ValueError, f"{name}: ", "a pair of ints, got 3", **{name: (1, 1, 1)})
 
 
 @each_function
@@ -311,16 +337,31 @@ def test_images_of_another_size():
         layers.LocalConv2d(4, 4, 3, input_size=8)(ones(2, 4, 8, 9))
     with pytest.raises(ValueError, match=r"^guide: .*\(8, 8\)"):
         layers.PixelAdaptiveConv2d(4, 4, 3)(ones(2, 4, 8, 8), ones(2, 4, 8, 9))
+    with pytest.raises(TypeError, match=r"^input: .*Tensor, got list"):
+        layers.LocalConv2d(4, 4, 3, input_size=8)([1.0])
+
+
+def test_a_bias_that_does_not_fit_is_told_what_would():
+    assert_refused("local_conv2d", ValueError, "bias: ", "(5,) or (5, 6, 7)", "got (4,)", bias=ones(4))
+    per_pixel = ones(6, 6, 7)
+    assert_refused("modulated_conv2d", ValueError, "bias: ", "(6,), got (6, 6, 7)", bias=per_pixel)
 
 
 def test_a_guide_of_another_kind():
     layer = layers.PixelAdaptiveConv2d(4, 4, 3)
-    with pytest.raises(TypeError, match=r"float32.*float64"):
+    with pytest.raises(TypeError, match=r"^guide: .*float32.*float64"):
         layer(ones(2, 4, 8, 8), ones(2, 4, 8, 8, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"^guide: .*ndarray"):
         layer(ones(2, 4, 8, 8), ones(2, 4, 8, 8).numpy())
-    with pytest.raises(ValueError, match=r"\(2, 4, 6, 6\)"):
-        layer(ones(2, 4, 8, 8), ones(3, 4, 8, 8))
+    for guide in (ones(3, 4, 8, 8), ones(1, 2, 4, 8, 8)):
+        with pytest.raises(ValueError, match=r"^guide: .*\(2,\), got shape"):
+            layer(ones(2, 4, 8, 8), guide)
+    with pytest.raises(ValueError, match=r"^guide: .*\(8, 8\), got shape \(8,\)"):
+        layer(ones(2, 4, 8, 8), ones(8))
+    with pytest.raises(TypeError, match=r"^guide: .*device"):
+        layer(ones(2, 4, 8, 8), ones(2, 4, 8, 8).to("meta"))
+    with pytest.raises(TypeError, match=r"^input: .*list"):
+        layer([1.0], ones(2, 4, 8, 8))
     layer.sigma = 0
     with pytest.raises(ValueError, match=r"^sigma: .*positive"):
         layer(ones(2, 4, 8, 8), ones(2, 4, 8, 8))

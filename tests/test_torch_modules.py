@@ -279,6 +279,25 @@ def test_autocast(device, name):
     assert all(parameter.grad.dtype == torch.float32 for parameter in layer.parameters())
 
 
+def test_autocast_does_not_round_the_guide(device):
+    """Features near 1000 that differ by less than half precision tells apart."""
+    layer = layers.PixelAdaptiveConv2d(1, 1, 3, padding=1, bias=False, device=device)
+    layer.weight.data.fill_(1)
+    x = torch.ones(1, 1, *IMAGE, device=device)
+    guide = 1000 + draw((1, 2, *IMAGE), "float32", device)
+    with torch.autocast(device, torch.bfloat16):
+        result = layer(x, guide)
+    torch.testing.assert_close(result.float(), layer(x, guide).detach(), rtol=1e-2, atol=1e-2)
+
+
+def test_a_guide_may_serve_all_samples(device):
+    layer = layers.PixelAdaptiveConv2d(2, 3, 3, padding=1, dtype=torch.float64, device=device)
+    x, guide = draw((2, 2, *IMAGE), device=device), draw((1, 4, *IMAGE), device=device, seed=1)
+    expected = layer(x, guide.expand(2, -1, -1, -1))
+    assert torch.equal(layer(x, guide), expected)
+    assert torch.equal(layer(x, guide[0]), expected)
+
+
 @each_module
 def test_functional_call(name):
     """With parameters from elsewhere, as meta-learning does."""

@@ -16,7 +16,6 @@ from cuvarconv._window import Window
 Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) -> what they add
 RowTerms = Callable[[int, slice, slice], Term]  # (row tap, rows, hull of columns of outputs) -> its terms
 
-
 _FEW = 64  # taps that may be summed one after the other without loss
 _CACHED_TAPS = 64  # more make runs anew, so that the cache stays below 16 MiB
 _TILE = 1 << 18  # entries; runs are cut where a pair of them would take more, and more than twice their block

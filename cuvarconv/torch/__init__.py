@@ -6,6 +6,7 @@ except ModuleNotFoundError as error:
     message = f"cuvarconv.torch needs PyTorch: pip install 'cuvarconv[torch]' ({error})"
     raise ModuleNotFoundError(message, name="torch") from error
 
+from cuvarconv.torch._blurs import bilateral_blur2d, gaussian_blur2d
 from cuvarconv.torch._functions import affinity2d, local_conv2d, modulated_conv2d, pixelwise_conv2d
 from cuvarconv.torch._modules import LocalConv2d, ModulatedConv2d, PixelAdaptiveConv2d
 
@@ -14,6 +15,8 @@ __all__ = [
     "ModulatedConv2d",
     "PixelAdaptiveConv2d",
     "affinity2d",
+    "bilateral_blur2d",
+    "gaussian_blur2d",
     "local_conv2d",
     "modulated_conv2d",
     "pixelwise_conv2d",

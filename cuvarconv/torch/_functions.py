@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
-import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from cuvarconv._multilinear import LOCAL, MODULATED, PIXELWISE, Multilinear, Shapes
-from cuvarconv._shapes import check_full, check_varying
+from cuvarconv._multilinear import LOCAL, MODULATED, PIXELWISE
+from cuvarconv._shapes import check_channels, check_full, check_varying
 from cuvarconv.torch import _affinity, _operators
-
-IntPair = int | Sequence[int]
-Padding = IntPair | str
-
-Geometry = tuple[list[int], list[int], list[int], str]  # padding (4), stride, dilation, our name of the mode
-
-MODES = {"zeros": "constant", "reflect": "mirror", "replicate": "nearest", "circular": "wrap"}
-_CAST = (torch.float16, torch.bfloat16, torch.float32)
-_DTYPES = (*_CAST, torch.float64, torch.complex64, torch.complex128)
+from cuvarconv.torch._checks import (
+    IntPair,
+    Padding,
+    add_bias,
+    check_real,
+    checked_shape,
+    geometry,
+    given,
+    int_pair,
+    output_size,
+    parsed,
+    prepare,
+    width,
+)
 
 
 def modulated_conv2d(
@@ -99,22 +98,20 @@ def modulated_conv2d(
     >>> modulated_conv2d(x, w, d, padding=1).shape
     torch.Size([1, 3, 4, 4])
     """
-    names = {"input": input, "weight": weight, "modulation": modulation} | _given(bias)
-    input, weight, modulation, *bias_if_any = _prepare(names)
-    if weight.ndim != 4:
-        raise ValueError(f"weight: expected shape (C_out, C_in/groups, kh, kw), got {tuple(weight.shape)}")
-    _check_groups(input.shape[-3], tuple(weight.shape), groups)
+    operands = {"input": input, "weight": weight, "modulation": modulation} | given(bias)
+    input, weight, modulation, *bias_if_any = prepare(operands)
+    check_channels("weight", tuple(input.shape), tuple(weight.shape), groups)
     if tuple(modulation.shape[:2]) != tuple(weight.shape[2:]):
         raise ValueError(
             f"modulation: expected the window of weight, {tuple(weight.shape[2:])}, first, "
             f"got {tuple(modulation.shape[:2])}"
         )
-    geometry = _geometry(modulation, stride, padding, dilation, padding_mode)
-    shape = _result_shape(MODULATED, (input, weight, modulation), geometry)
+    window = geometry("modulation", modulation, stride, padding, dilation, padding_mode)
+    shape = checked_shape(MODULATED, (input, weight, modulation), window)
     modulated = (*input.shape[:-2], *shape[-2:])
     check_varying("modulation", tuple(modulation.shape), modulated, divisor_axis=input.ndim - 3)
-    result = _operators.modulated_conv2d(input, weight, modulation, *geometry, groups)
-    return _add_bias(result, *bias_if_any)
+    result = _operators.modulated_conv2d(input, weight, modulation, *window, groups)
+    return add_bias(result, *bias_if_any)
 
 
 def pixelwise_conv2d(
@@ -170,11 +167,11 @@ def pixelwise_conv2d(
     >>> torch.allclose(y, torch.ones(1, 3, 4, 4))
     True
     """
-    input, kernels = _prepare({"input": input, "kernels": kernels})
-    geometry = _geometry(kernels, stride, padding, dilation, padding_mode, name="kernels")
-    shape = _result_shape(PIXELWISE, (input, kernels), geometry)
+    input, kernels = prepare({"input": input, "kernels": kernels})
+    window = geometry("kernels", kernels, stride, padding, dilation, padding_mode)
+    shape = checked_shape(PIXELWISE, (input, kernels), window)
     check_varying("kernels", tuple(kernels.shape), shape)
-    return _operators.pixelwise_conv2d(input, kernels, *geometry, 1)
+    return _operators.pixelwise_conv2d(input, kernels, *window, 1)
 
 
 def local_conv2d(
@@ -228,13 +225,13 @@ def local_conv2d(
     >>> local_conv2d(torch.ones(2, 3, 5, 5), torch.rand(3, 3, 3, 3, 3, 4)).shape
     torch.Size([2, 4, 3, 3])
     """
-    input, kernels, *bias_if_any = _prepare({"input": input, "kernels": kernels} | _given(bias))
-    geometry = _geometry(kernels, stride, padding, dilation, padding_mode, name="kernels")
+    input, kernels, *bias_if_any = prepare({"input": input, "kernels": kernels} | given(bias))
+    window = geometry("kernels", kernels, stride, padding, dilation, padding_mode)
     if kernels.ndim < 6:
         check_full(tuple(kernels.shape), (), (0, 0), 0)
-    shape = _result_shape(LOCAL, (input, kernels), geometry)
+    shape = checked_shape(LOCAL, (input, kernels), window)
     check_full(tuple(kernels.shape), tuple(input.shape[:-3]), (shape[-2], shape[-1]), input.shape[-3])
-    return _add_bias(_operators.local_conv2d(input, kernels, *geometry, 1), *bias_if_any)
+    return add_bias(_operators.local_conv2d(input, kernels, *window, 1), *bias_if_any, per_pixel=True)
 
 
 def affinity2d(
@@ -279,6 +276,11 @@ def affinity2d(
     --------
     cuvarconv.affinity : The array function.
 
+    Notes
+    -----
+    The guide gets a gradient, which has none itself: second derivatives raise a RuntimeError.  Under
+    autocast this is computed in float32, as torch's exp.
+
     References
     ----------
     .. [1] H. Su et al., "Pixel-adaptive convolutional neural networks", CVPR 2019, eq. (3).
@@ -290,159 +292,10 @@ def affinity2d(
     >>> affinity2d(torch.zeros(2, 3, 4, 4), 3, padding=1).shape
     torch.Size([3, 3, 2, 1, 4, 4])
     """
-    (guide,) = _prepare({"guide": guide})
-    if guide.is_complex():
-        raise TypeError(f"guide: expected real features, got {guide.dtype}")
-    if guide.shape[-3] == 0:
-        raise ValueError(f"guide: expected at least one feature, got shape {tuple(guide.shape)}")
-    width = _width(sigma)
+    (guide,) = prepare({"guide": guide}, wide=True)
+    check_real("guide", guide)
+    spread = width(sigma)
     size = int_pair("kernel_size", kernel_size, 1)
-    geometry = _parsed(tuple(size), stride, padding, dilation, padding_mode)
-    _checked_shape(PIXELWISE, (tuple(guide.shape), tuple(size)), geometry)
-    return _affinity.affinity(guide, size, width, *geometry)
-
-
-# ---- checks
-
-
-def _prepare(operands: dict[str, Any]) -> list[Tensor]:
-    """Check kinds, dtypes and devices, and cast as autocast asks for."""
-    _check_kinds(operands)
-    tensors = [_autocast(tensor) for tensor in operands.values()]
-    first = tensors[0]
-    if first.ndim not in (3, 4):
-        name = next(iter(operands))
-        raise ValueError(f"{name}: expected shape (N, C, H, W) or (C, H, W), got {tuple(first.shape)}")
-    for name, tensor in zip(operands, tensors, strict=True):
-        if tensor.dtype not in _DTYPES:
-            raise TypeError(f"{name}: dtype {tensor.dtype} is not supported; expected floating point")
-        if tensor.dtype != first.dtype:
-            raise TypeError(f"{name}: expected the dtype of input, {first.dtype}, got {tensor.dtype}")
-        if forward_ad.unpack_dual(tensor).tangent is not None:  # PyTorch would drop it without a word
-            raise NotImplementedError(f"{name}: forward-mode derivatives are not supported; use reverse mode")
-    return tensors
-
-
-def _check_kinds(operands: dict[str, Any]) -> None:
-    for name, tensor in operands.items():
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a Tensor, got {type(tensor).__name__}")
-    device = next(iter(operands.values())).device
-    for name, tensor in operands.items():
-        if tensor.device != device:
-            raise TypeError(f"{name}: expected the device of input, {device}, got {tensor.device}")
-
-
-def _autocast(tensor: Tensor) -> Tensor:
-    kind = tensor.device.type  # torch knows no autocast for "meta"
-    if tensor.dtype not in _CAST or kind == "meta" or not torch.is_autocast_enabled(kind):
-        return tensor
-    return tensor.to(torch.get_autocast_dtype(kind))
-
-
-def _width(sigma: Any) -> float:
-    if isinstance(sigma, Tensor) and sigma.requires_grad:
-        raise TypeError("sigma: gets no gradient, but requires one; divide the guide by it instead")
-    if not isinstance(sigma, int | float | np.number | Tensor) or (isinstance(sigma, Tensor) and sigma.ndim):
-        raise TypeError(f"sigma: expected a number, got {sigma!r}")
-    width = float(sigma)
-    if not 0 < width < float("inf") or 1 / width == float("inf"):
-        raise ValueError(f"sigma: expected a positive number, got {sigma!r}")
-    return width
-
-
-def _check_groups(channels: int, weight: tuple[int, ...], groups: int) -> None:
-    if not isinstance(groups, int):
-        raise TypeError(f"groups: expected an int, got {groups!r}")
-    if groups < 1 or channels % groups or weight[0] % groups:
-        raise ValueError(
-            f"groups: expected a divisor of C_in = {channels} and C_out = {weight[0]}, got {groups}"
-        )
-    if weight[1] != channels // groups:
-        raise ValueError(f"weight: expected C_in/groups = {channels // groups} along axis 1, got {weight[1]}")
-
-
-def _geometry(
-    kernels: Tensor,
-    stride: IntPair,
-    padding: Padding,
-    dilation: IntPair,
-    padding_mode: str,
-    name: str = "modulation",
-) -> Geometry:
-    if kernels.ndim < 2 or 0 in kernels.shape[:2]:
-        raise ValueError(f"{name}: expected a window (kh, kw) first, got shape {tuple(kernels.shape)}")
-    return _parsed(tuple(kernels.shape[:2]), stride, padding, dilation, padding_mode)
-
-
-def _parsed(
-    size: tuple[int, ...], stride: IntPair, padding: Padding, dilation: IntPair, padding_mode: str
-) -> Geometry:
-    if not isinstance(padding_mode, str) or padding_mode not in MODES:
-        raise ValueError(f"padding_mode: expected one of {', '.join(MODES)}, got {padding_mode!r}")
-    strides, dilations = int_pair("stride", stride, 1), int_pair("dilation", dilation, 1)
-    if isinstance(padding, str) and padding == "valid":
-        padding = 0
-    if isinstance(padding, str):
-        if padding != "same":
-            raise ValueError(f'padding: expected ints, "same" or "valid", got {padding!r}')
-        if strides != [1, 1]:
-            raise ValueError(f'padding: "same" needs stride 1, got {stride!r}')
-        totals = [d * (k - 1) for d, k in zip(dilations, size, strict=True)]
-        pads = [side for total in totals for side in (total // 2, total - total // 2)]
-    else:
-        pads = [side for both in int_pair("padding", padding, 0) for side in (both, both)]
-    return pads, strides, dilations, MODES[padding_mode]
-
-
-def local_shape(
-    image: tuple[int, ...],
-    size: tuple[int, ...],
-    stride: IntPair,
-    padding: Padding,
-    dilation: IntPair,
-    padding_mode: str,
-) -> tuple[int, ...]:
-    """Return (H_out, W_out)."""
-    geometry = _parsed(size, stride, padding, dilation, padding_mode)
-    return _checked_shape(PIXELWISE, (image, size), geometry)
-
-
-def int_pair(name: str, value: Any, minimum: int) -> list[int]:
-    """Read an int or a pair of ints (rows, columns)."""
-    numbers = value if isinstance(value, Sequence) and not isinstance(value, str) else (value, value)
-    pair = [int(number) if isinstance(number, np.integer) else number for number in numbers]
-    if len(pair) == 1:
-        pair = pair * 2
-    if len(pair) != 2 or not all(isinstance(number, int) for number in pair):
-        raise TypeError(f"{name}: expected an int or a pair of ints, got {value!r}")
-    if min(pair) < minimum:
-        raise ValueError(f"{name}: expected at least {minimum}, got {value!r}")
-    return pair
-
-
-def _result_shape(family: Multilinear, tensors: tuple[Tensor, ...], geometry: Geometry) -> tuple[int, ...]:
-    return _checked_shape(family, tuple(tuple(tensor.shape) for tensor in tensors), geometry)
-
-
-def _checked_shape(family: Multilinear, shapes: Shapes, geometry: Geometry) -> tuple[int, ...]:
-    shape = _operators.result_shape(family, shapes, *geometry[:3])
-    if min(shape[-2:]) < 1:
-        raise ValueError(
-            f"padding: a window of {shapes[-1][:2]} taps with dilation {tuple(geometry[2])} does not fit in "
-            f"{shapes[0][-2:]} pixels padded by {tuple(geometry[0])}"
-        )
-    return shape
-
-
-def _given(bias: Any) -> dict[str, Any]:
-    return {} if bias is None else {"bias": bias}
-
-
-def _add_bias(result: Tensor, bias: Tensor | None = None) -> Tensor:
-    if bias is None:
-        return result
-    shape = tuple(result.shape[-3:])
-    if tuple(bias.shape) not in (shape[:1], shape):
-        raise ValueError(f"bias: expected shape {shape[:1]}, got {tuple(bias.shape)}")
-    return result + (bias if bias.ndim == 3 else bias[:, None, None])
+    window = parsed(tuple(size), stride, padding, dilation, padding_mode)
+    output_size(tuple(guide.shape), tuple(size), window)
+    return _affinity.affinity(guide, size, spread, *window)

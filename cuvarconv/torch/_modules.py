@@ -8,15 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cuvarconv.torch._functions import (
+from cuvarconv.torch._checks import (
     IntPair,
     Padding,
-    affinity2d,
+    check_alike,
+    check_dense,
+    check_guide,
     int_pair,
-    local_conv2d,
-    local_shape,
-    modulated_conv2d,
+    output_size,
+    parsed,
 )
+from cuvarconv.torch._functions import affinity2d, local_conv2d, modulated_conv2d
 
 
 class ModulatedConv2d(nn.Conv2d):
@@ -74,11 +76,8 @@ class PixelAdaptiveConv2d(ModulatedConv2d):
 
     def forward(self, input: Tensor, guide: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W) under a guide (N, C_guide, H, W)."""
-        if guide.shape[-2:] != input.shape[-2:]:
-            raise ValueError(
-                f"guide: expected the input's height and width, {tuple(input.shape[-2:])}, "
-                f"got shape {tuple(guide.shape)}"
-            )
+        check_alike({"input": input, "guide": guide})
+        check_guide(input, guide)
         modulation = affinity2d(
             guide, self.kernel_size, self.sigma, self.stride, self.padding, self.dilation, self.padding_mode
         )
@@ -140,7 +139,8 @@ class LocalConv2d(nn.Module):
         self.padding = padding if isinstance(padding, str) else tuple(int_pair("padding", padding, 0))
         self.dilation = tuple(int_pair("dilation", dilation, 1))
         self.padding_mode = padding_mode
-        image = local_shape(self.input_size, self.kernel_size, stride, padding, dilation, padding_mode)
+        window = parsed(self.kernel_size, stride, padding, dilation, padding_mode)
+        image = output_size(self.input_size, self.kernel_size, window)
         like = {"device": device, "dtype": dtype}
         shape = (*self.kernel_size, *image, in_channels, out_channels)
         self.weight = nn.Parameter(torch.empty(shape, **like))
@@ -159,6 +159,7 @@ class LocalConv2d(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve (N, C_in, H, W)."""
+        check_dense("input", input)
         if tuple(input.shape[-2:]) != self.input_size:
             raise ValueError(
                 f"input: expected the height and width {self.input_size}, got shape {tuple(input.shape)}"
