@@ -1,0 +1,400 @@
+"""The dask backend: the primitives block by block, lazily.  Its names are those of ``_cpu`` and ``_gpu``.
+
+A block of outputs is one task.  It gets the pixels that its windows read, cut out of the blocks that
+hold them, and its own part of what varies per location, and calls the primitive of the blocks' backend
+with the window over just those pixels.  So a mode is a choice of pixels here too, and costs nothing.
+An adjoint runs the other way: a task gives what its outputs add to the pixels that they read.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+
+from cuvarconv._block_tasks import Ones, Place, Step, Sum, add_up, cut, joined_complex
+from cuvarconv._chunks import Chunks, Reading, output_chunks, pixel_chunks, read
+from cuvarconv._dtypes import accumulator_dtype
+from cuvarconv._target import Result, Target
+from cuvarconv._window import Window
+
+# The axes of each primitive's operands and of its result: "…" are batch axes, i and j those of the
+# outputs, I and J those of the image that their windows read.  Other letters are axes that stay whole.
+_AXES: dict[str, tuple[Any, ...]] = {
+    "correlate": ("…IJ", "mn…ij", "…ij"),
+    "spread": ("…ij", "mn…ij", "…IJ"),
+    "correlate_weights_gradient": ("…ij", "…IJ", "mn…ij"),
+    "modulated_correlate": ("…cIJ", "ocmn", "mn…gij", "…oij"),
+    "modulated_input_gradient": ("…oij", "ocmn", "mn…gij", "…cIJ"),
+    "modulated_weights_gradient": ("…oij", "…cIJ", "mn…gij", "ocmn"),
+    "modulated_modulation_gradient": ("…oij", "…cIJ", "ocmn", "mn…gij"),
+    "local_correlate": ("…cIJ", "mn…coij", "…oij"),
+    "local_input_gradient": ("…oij", "mn…coij", "…cIJ"),
+    "local_kernels_gradient": ("…oij", "…cIJ", "mn…coij"),
+    "unfold": ("…IJ", "…mnij"),
+    "affinity": ("…cIJ", "mn…ij"),
+    "affinity_gradient": ("mn…ij", "…cIJ", "…cIJ"),
+}
+
+_SUMMED_AT_ONCE = 8  # blocks' gradients of what they share
+
+Key = tuple[Any, ...]
+Graph = dict[Key, Any]
+
+
+def __getattr__(name: str) -> Callable[..., None]:
+    """Return a primitive, which is called as those of the other backends."""
+    if name not in _AXES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return functools.partial(_map_blocks, name)
+
+
+# ---- from the caller's arrays, and back ----------------------------------------------------------
+
+
+def check(arrays: dict[str, Any]) -> None:
+    """Refuse, before any graph is built, arrays that cannot be computed with together."""
+    if "output" in arrays:
+        raise TypeError(
+            "output: results of dask arrays are lazy, so there is nothing to write when the call returns; "
+            "leave output out, and store the result, e.g. with dask.array.store"
+        )
+    kinds = {}
+    for name, array in arrays.items():
+        if isinstance(array, da.Array):
+            if any(math.isnan(length) for length in array.shape):
+                raise ValueError(
+                    f"{name}: expected known chunk sizes, got shape {array.shape}; "
+                    f"call {name}.compute_chunk_sizes() first"
+                )
+            kinds[name] = _kind(name, array._meta)
+        elif hasattr(array, "shape") and not isinstance(array, np.generic):
+            kinds[name] = _kind(name, array)
+    first, common = next(iter(kinds.items()))
+    for name, kind in kinds.items():
+        if kind != common:
+            raise TypeError(
+                f"{name}: expected {common} blocks, as {first} has, got {kind} blocks; "
+                f"convert one of them, e.g. {name} with map_blocks({common}.asarray)"
+            )
+
+
+def _kind(name: str, array: Any) -> str:
+    kind = type(array)
+    library = kind.__module__.partition(".")[0]
+    if library in ("numpy", "cupy") and kind.__name__ == "ndarray":
+        return library
+    raise TypeError(
+        f"{name}: expected NumPy or CuPy arrays with a dask array, got {kind.__module__}.{kind.__name__}"
+    )
+
+
+def view(name: str, array: Any) -> Any:
+    """Take dask arrays and arrays of their blocks' kind as they are, lists and scalars as NumPy's."""
+    return array if hasattr(array, "transpose") else np.asarray(array)
+
+
+def empty(shape: tuple[int, ...], dtype: Any) -> Result:
+    """Return what stands for a result."""
+    return Result(shape, dtype)
+
+
+def ones(shape: tuple[int, ...], dtype: Any) -> Ones:
+    """Return what stands for ones."""
+    return Ones(shape, np.dtype(dtype))
+
+
+def hand_over(result: Result, operands: tuple[Any, ...]) -> Any:
+    """Return the dask array that a primitive has put into the result."""
+    if result.parts:
+        parts = result.parts["real"], result.parts["imag"]
+        return da.map_blocks(joined_complex, *parts, dtype=result.dtype, meta=_meta(parts[0], result))
+    if result.array is not None:
+        return result.array
+    like = next(operand for operand in operands if isinstance(operand, da.Array))
+    zeros, meta = da.zeros(result.shape, result.dtype), _meta(like, result)
+    return zeros if type(meta) is np.ndarray else zeros.map_blocks(type(meta), meta=meta)
+
+
+def _meta(like: Any, result: Target) -> Any:
+    return np.empty_like(like._meta, shape=(0,) * result.ndim, dtype=result.dtype)
+
+
+# ---- the block mapper ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Axes:
+    """An array, and what its axes are: batch axes by number, others by letter."""
+
+    array: Any
+    labels: tuple[Any, ...]
+
+    def length(self, label: Any) -> int:
+        """Return the length along an axis; where there is none, 1."""
+        return self.array.shape[self.labels.index(label)] if label in self.labels else 1
+
+    def chunks(self, label: Any) -> Chunks | None:
+        """Return the chunks along an axis, None unless it is a dask array's own."""
+        if label not in self.labels or not isinstance(self.array, da.Array):
+            return None
+        return tuple(length for length in self.array.chunks[self.labels.index(label)] if length)
+
+
+def _labelled(array: Any, letters: str) -> _Axes:
+    before, dots, after = letters.partition("…")
+    batch = range(array.ndim - len(before) - len(after)) if dots else ()
+    return _Axes(array, (*before, *batch, *after))
+
+
+def _flat(arrays: Any, letters: Any, found: list[_Axes]) -> Any:
+    """Append labelled arrays to a list; return the same structure with their numbers."""
+    if arrays is None:
+        return None
+    if isinstance(letters, tuple):
+        return tuple(_flat(*pair, found) for pair in zip(arrays, letters, strict=True))
+    found.append(_labelled(arrays, letters))
+    return len(found) - 1
+
+
+class _Grid:
+    """The blocks of outputs, counted along batch axes, rows and columns; how they read the image."""
+
+    def __init__(self, operands: list[_Axes], window: Window) -> None:
+        batch = [label for label in operands[0].labels if isinstance(label, int)]
+        self.window = window
+        self.labels = (*batch, "i", "j")
+        pixels = [_found(operands, label) for label in "IJ"]
+        axes = (window.rows, window.columns)
+        self.chunks: list[Chunks] = [
+            _found(operands, label) or (max(operand.length(label) for operand in operands),)
+            for label in batch
+        ]
+        for label, own, axis in zip("ij", pixels, axes, strict=True):
+            cuts = output_chunks(axis, own) if own else _found(operands, label)
+            self.chunks.append(cuts or (axis.length,))
+        self.pixels = [
+            own or pixel_chunks(axis, outputs)
+            for own, axis, outputs in zip(pixels, axes, self.chunks[-2:], strict=True)
+        ]
+        self._rows, self._columns = (
+            [read(axis, part, own) for part in _parts(outputs)]
+            for axis, own, outputs in zip(axes, self.pixels, self.chunks[-2:], strict=True)
+        )
+
+    def blocks(self) -> Iterator[tuple[int, ...]]:
+        return itertools.product(*(range(len(chunks)) for chunks in self.chunks))
+
+    def shape(self, block: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of a block of outputs, (batch…, H_out, W_out)."""
+        return tuple(chunks[at] for chunks, at in zip(self.chunks, block, strict=True))
+
+    def readings(self, block: tuple[int, ...]) -> tuple[Reading, Reading]:
+        """Return how a block reads rows and columns."""
+        return self._rows[block[-2]], self._columns[block[-1]]
+
+    def counted(self, array: _Axes) -> list[int | None]:
+        """Return the grid's axis behind each axis of an array; None: the array has one block there."""
+        return [
+            self.labels.index(label) if label in self.labels and array.length(label) > 1 else None
+            for label in array.labels
+        ]
+
+    def is_scattered(self, array: _Axes) -> bool:
+        """Whether the array is an image, so that neighbouring blocks share pixels."""
+        return "J" in array.labels
+
+    def is_shared(self, array: _Axes) -> bool:
+        """Whether several blocks of outputs have the same block of the array."""
+        counted = self.counted(array)
+        return any(len(chunks) > 1 and at not in counted for at, chunks in enumerate(self.chunks))
+
+    def block_shape(self, array: _Axes, outputs: tuple[int, ...], window: Window) -> tuple[int, ...]:
+        """Return the shape of what one block makes of a result."""
+        front = tuple(
+            length if number is None else outputs[number]
+            for number, length in zip(self.counted(array), array.array.shape, strict=True)
+        )
+        return (*front[:-2], *window.image_shape) if self.is_scattered(array) else front
+
+    def chunks_of(self, array: _Axes) -> tuple[Chunks, ...]:
+        """Return the chunks that an array has in this grid."""
+        chunks = [
+            (length,) if number is None else self.chunks[number]
+            for number, length in zip(self.counted(array), array.array.shape, strict=True)
+        ]
+        return (*chunks[:-2], *self.pixels) if self.is_scattered(array) else tuple(chunks)
+
+    def cochunked(self, operand: _Axes) -> Any:
+        """Return an operand as a dask array with the grid's chunks."""
+        chunks, array = self.chunks_of(operand), operand.array
+        if isinstance(array, Ones):
+            return array
+        if not isinstance(array, da.Array):
+            return da.from_array(array, chunks)
+        return array.rechunk(chunks, method="tasks")  # p2p, which distributed may choose, needs all workers
+
+
+def _found(operands: list[_Axes], label: Any) -> Chunks | None:
+    """Return the chunks of the first dask array that does not broadcast along an axis."""
+    longest = max(operand.length(label) for operand in operands)
+    return next(
+        (chunks for operand in operands if (chunks := operand.chunks(label)) and sum(chunks) == longest),
+        None,
+    )
+
+
+def _parts(chunks: Chunks) -> list[slice]:
+    ends = list(itertools.accumulate(chunks))
+    return [slice(end - length, end) for end, length in zip(ends, chunks, strict=True)]
+
+
+def _map_blocks(primitive: str, *arguments: Any, **keywords: Any) -> None:
+    """Call a primitive on every block of outputs, and put dask arrays into its targets."""
+    *given, results, window = arguments
+    operands: list[_Axes] = []
+    targets: list[_Axes] = []
+    *letters, result_letters = _AXES[primitive]
+    pattern = _flat(given, tuple(letters), operands)
+    result_pattern = _flat(results, result_letters, targets)
+    if all(target.array.size == 0 for target in targets):
+        return
+    grid = _Grid(operands, window)
+    arrays = [grid.cochunked(operand) for operand in operands]
+    dtypes = tuple(_block_dtype(grid, target, keywords) for target in targets)
+    step = Step(primitive, pattern, result_pattern, dtypes, keywords)
+    names = [getattr(array, "name", array) for array in arrays]
+    shapes = [(target.array.shape, target.array.dtype) for target in targets]
+    name = f"{primitive}-{tokenize(names, shapes, grid.chunks, pattern, result_pattern, window, keywords)}"
+    graph = _steps(name, step, grid, list(zip(operands, arrays, strict=True)), targets)
+    lazy = [array for array in arrays if isinstance(array, da.Array)]
+    for number, target in enumerate(targets):
+        source = name
+        if len(targets) > 1:
+            source = f"{name}-{number}"
+            for block in grid.blocks():
+                graph[(source, *block)] = (operator.getitem, (name, *block), number)
+        final = _collect(graph, source, grid, target)
+        layers = HighLevelGraph.from_collections(final, graph, dependencies=lazy)
+        meta = _meta(lazy[0], target.array)
+        target.array.keep(da.Array(layers, final, grid.chunks_of(target), meta=meta))
+
+
+def _block_dtype(grid: _Grid, target: _Axes, keywords: dict[str, Any]) -> np.dtype:
+    """Return the dtype of one block's result: what is still to be added up is not rounded yet."""
+    dtype = target.array.dtype
+    if not grid.is_scattered(target) and not grid.is_shared(target):
+        return dtype
+    wide = accumulator_dtype(keywords["dtype"])
+    return wide if dtype.kind == "c" else np.empty(0, wide).real.dtype
+
+
+def _steps(
+    name: str, step: Step, grid: _Grid, operands: list[tuple[_Axes, Any]], targets: list[_Axes]
+) -> Graph:
+    """Make the task of every block, and those that cut out the pixels that it needs from others."""
+    graph: Graph = {}
+    finders = [
+        _finder(graph, f"{name}-pixels-{number}", grid, operand, array)
+        for number, (operand, array) in enumerate(operands)
+    ]
+    for block in grid.blocks():
+        rows, columns = grid.readings(block)
+        window = Window(rows.axis, columns.axis, grid.window.cval)
+        outputs = grid.shape(block)
+        shapes = tuple(grid.block_shape(target, outputs, window) for target in targets)
+        place = Place(window, rows.places, columns.places, outputs, shapes)
+        graph[(name, *block)] = (step, place, *(find(block) for find in finders))
+    return graph
+
+
+def _finder(
+    graph: Graph, name: str, grid: _Grid, operand: _Axes, array: Any
+) -> Callable[[tuple[int, ...]], Any]:
+    """Return what finds a block's part of an operand: its key, or the keys of an image's pieces."""
+    numbers = grid.counted(operand)
+
+    def part(block: tuple[int, ...]) -> Any:
+        return (array.name, *(0 if number is None else block[number] for number in numbers))
+
+    def pieces(block: tuple[int, ...]) -> Any:
+        front = tuple(0 if number is None else block[number] for number in numbers[:-2])
+        rows, columns = grid.readings(block)
+        found: list[list[Key]] = []
+        for a, down in enumerate(rows.runs):
+            found.append([])
+            for b, across in enumerate(columns.runs):
+                key = (array.name, *front, down.chunk, across.chunk)
+                if not (down.whole and across.whole):
+                    key, source = (name, *front, *block[-2:], a, b), key
+                    graph[key] = (cut, source, down.source, across.source)
+                found[-1].append(key)
+        return found
+
+    if isinstance(array, Ones):
+        return lambda block: array
+    return pieces if grid.is_scattered(operand) else part
+
+
+# ---- results that several blocks make together ---------------------------------------------------
+
+
+def _collect(graph: Graph, source: str, grid: _Grid, target: _Axes) -> str:
+    """Add the tasks that make the result's blocks out of those of the grid; return its name."""
+    name = f"{source}-result"
+    if grid.is_scattered(target):
+        _scatter(graph, source, name, grid, target)
+        return name
+    together: dict[tuple[int, ...], list[Key]] = {}
+    numbers = grid.counted(target)
+    for block in grid.blocks():
+        at = tuple(0 if number is None else block[number] for number in numbers)
+        together.setdefault(at, []).append((source, *block))
+    if not grid.is_shared(target):
+        graph.update(((name, *at), key) for at, (key,) in together.items())
+        return name
+    for at, keys in together.items():
+        level = 0
+        while len(keys) > _SUMMED_AT_ONCE:
+            groups = [keys[first : first + _SUMMED_AT_ONCE] for first in range(0, len(keys), _SUMMED_AT_ONCE)]
+            keys = [(f"{source}-sum-{level}", *at, number) for number in range(len(groups))]
+            graph.update((key, (add_up, group, None)) for key, group in zip(keys, groups, strict=True))
+            level += 1
+        graph[(name, *at)] = (add_up, keys, target.array.dtype)
+    return name
+
+
+def _scatter(graph: Graph, source: str, name: str, grid: _Grid, target: _Axes) -> None:
+    """Add what each block gives to the pixels that it reads, pixel chunk by pixel chunk."""
+    numbers = grid.counted(target)[:-2]
+    chunks = grid.chunks_of(target)
+    given: dict[tuple[int, ...], list[tuple[Key, tuple[slice, slice]]]] = {
+        at: [] for at in itertools.product(*(range(len(lengths)) for lengths in chunks))
+    }
+    for block in grid.blocks():
+        front = tuple(0 if number is None else block[number] for number in numbers)
+        rows, columns = grid.readings(block)
+        for (a, down), (b, across) in itertools.product(enumerate(rows.runs), enumerate(columns.runs)):
+            key: Key = (source, *block)
+            if len(rows.runs) + len(columns.runs) > 2:
+                key = (f"{source}-pixels", *block, a, b)
+                graph[key] = (cut, (source, *block), down.place, across.place)
+            spot = (down.source, across.source)
+            given[(*front, down.chunk, across.chunk)].append((key, spot))
+    nothing = (f"{source}-nothing",)
+    empty_slice = slice(0, 0)
+    graph[nothing] = (cut, (source, *next(grid.blocks())), empty_slice, empty_slice)
+    for at, parts in given.items():
+        parts = parts or [(nothing, (empty_slice, empty_slice))]
+        shape = tuple(lengths[number] for lengths, number in zip(chunks, at, strict=True))
+        keys, places = zip(*parts, strict=True)
+        graph[(name, *at)] = (Sum(shape, target.array.dtype, places), list(keys))
