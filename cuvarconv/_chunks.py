@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,16 @@ class Reading:
 
     axis: Axis
     runs: tuple[Run, ...]
-    places: tuple[slice, ...]
+
+    @functools.cached_property
+    def places(self) -> tuple[slice, ...]:
+        """Where the runs stand in the gathered axis."""
+        return tuple(run.place for run in self.runs)
+
+    @functools.cached_property
+    def kind(self) -> tuple[Any, ...]:
+        """What is the same where a window and the places of pixels under it are the same."""
+        return self.axis, tuple((place.start, place.stop) for place in self.places)
 
 
 def read(axis: Axis, outputs: slice, chunks: Chunks) -> Reading:
@@ -48,8 +59,7 @@ def read(axis: Axis, outputs: slice, chunks: Chunks) -> Reading:
         block = replace(part, start=part.start - first, size=last - first)
     else:
         pixels, block = part.table().sources, part.gathered()
-    runs = tuple(_runs(pixels, chunks))
-    return Reading(block, runs, tuple(run.place for run in runs))
+    return Reading(block, tuple(_runs(pixels, chunks)))
 
 
 def _runs(pixels: np.ndarray, chunks: Chunks) -> Iterator[Run]:

@@ -12,6 +12,7 @@ import functools
 import itertools
 import math
 import operator
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -89,12 +90,13 @@ def check(arrays: dict[str, Any]) -> None:
 
 
 def _kind(name: str, array: Any) -> str:
+    if isinstance(array, getattr(sys.modules.get("cupy"), "ndarray", ())):
+        return "cupy"
+    if isinstance(array, np.ndarray) and not isinstance(array, np.ma.MaskedArray):
+        return "numpy"
     kind = type(array)
-    library = kind.__module__.partition(".")[0]
-    if library in ("numpy", "cupy") and kind.__name__ == "ndarray":
-        return library
     raise TypeError(
-        f"{name}: expected NumPy or CuPy arrays with a dask array, got {kind.__module__}.{kind.__name__}"
+        f"{name}: expected NumPy or CuPy arrays with dask arrays, got {kind.__module__}.{kind.__name__}"
     )
 
 
@@ -307,13 +309,16 @@ def _steps(
         _finder(graph, f"{name}-pixels-{number}", grid, operand, array)
         for number, (operand, array) in enumerate(operands)
     ]
+    places: dict[Any, Place] = {}  # inner blocks share one
     for block in grid.blocks():
         rows, columns = grid.readings(block)
-        window = Window(rows.axis, columns.axis, grid.window.cval)
         outputs = grid.shape(block)
-        shapes = tuple(grid.block_shape(target, outputs, window) for target in targets)
-        place = Place(window, rows.places, columns.places, outputs, shapes)
-        graph[(name, *block)] = (step, place, *(find(block) for find in finders))
+        alike = (rows.kind, columns.kind, outputs)
+        if alike not in places:
+            window = Window(rows.axis, columns.axis, grid.window.cval)
+            shapes = tuple(grid.block_shape(target, outputs, window) for target in targets)
+            places[alike] = Place(window, rows.places, columns.places, outputs, shapes)
+        graph[(name, *block)] = (step, places[alike], *[find(block) for find in finders])
     return graph
 
 
@@ -321,23 +326,24 @@ def _finder(
     graph: Graph, name: str, grid: _Grid, operand: _Axes, array: Any
 ) -> Callable[[tuple[int, ...]], Any]:
     """Return what finds a block's part of an operand: its key, or the keys of an image's pieces."""
-    numbers = grid.counted(operand)
+    numbers, whole = grid.counted(operand), getattr(array, "name", None)
 
     def part(block: tuple[int, ...]) -> Any:
-        return (array.name, *(0 if number is None else block[number] for number in numbers))
+        return (whole, *[0 if number is None else block[number] for number in numbers])
 
     def pieces(block: tuple[int, ...]) -> Any:
-        front = tuple(0 if number is None else block[number] for number in numbers[:-2])
+        front = [0 if number is None else block[number] for number in numbers[:-2]]
         rows, columns = grid.readings(block)
-        found: list[list[Key]] = []
+        found = []
         for a, down in enumerate(rows.runs):
-            found.append([])
+            line = []
             for b, across in enumerate(columns.runs):
-                key = (array.name, *front, down.chunk, across.chunk)
+                key = (whole, *front, down.chunk, across.chunk)
                 if not (down.whole and across.whole):
-                    key, source = (name, *front, *block[-2:], a, b), key
-                    graph[key] = (cut, source, down.source, across.source)
-                found[-1].append(key)
+                    graph[(name, *front, *block[-2:], a, b)] = (cut, key, down.source, across.source)
+                    key = (name, *front, *block[-2:], a, b)
+                line.append(key)
+            found.append(line)
         return found
 
     if isinstance(array, Ones):
