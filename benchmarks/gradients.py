@@ -115,6 +115,22 @@ def all_rows(machine: Device, given: argparse.Namespace) -> Iterator[Row]:
         yield from rows(machine, modulated_case(sizes), given)
     for sizes in sized(of_local, given, 4):
         yield from rows(machine, local_case(sizes), given)
+    if machine.kind == "cpu":
+        yield from fresh_results(machine, given)
+
+
+def fresh_results(machine: Device, given: argparse.Namespace) -> Iterator[Row]:
+    """Measure what new memory costs: gradients as large as all kernels are written to some."""
+    for megabytes in (38, 206):
+        again = np.ones(megabytes * 250_000, np.float32)
+        sides: dict[str, Callable[[], Any]] = {
+            "new": lambda again=again: np.full(again.shape, 1, np.float32),
+            "again": lambda again=again: again.fill(1),
+        }
+        measured = compare(machine, sides, given.repeats, tolerance=None)
+        yield measured.row(
+            f"fresh result, {megabytes} MB", "again", ours="new", against="filled again", at_least=False
+        )
 
 
 def main() -> int:

@@ -6,6 +6,7 @@ from cuvarconv._cpu import get_workers, set_workers
 from cuvarconv._linear import as_linear_operator
 from cuvarconv._local import local_correlate, local_correlate_vjp
 from cuvarconv._modulated import modulated_correlate, modulated_correlate_vjp
+from cuvarconv._normalized import normalized_correlate
 from cuvarconv._spread import spread
 from cuvarconv._unfold import fold, unfold
 
@@ -22,6 +23,7 @@ __all__ = [
     "local_correlate_vjp",
     "modulated_correlate",
     "modulated_correlate_vjp",
+    "normalized_correlate",
     "set_workers",
     "spread",
     "unfold",

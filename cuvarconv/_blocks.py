@@ -1,10 +1,13 @@
-"""Cutting the output into blocks."""
+"""Cutting the output into blocks, and windows into runs of taps."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from typing import Any
+
+from cuvarconv._window import Window
 
 Where = tuple[slice, ...]  # a block of the output
 
@@ -31,3 +34,39 @@ def matching(operand: Any, where: Where) -> Where:
     """Return the part of a broadcast operand that meets the output's block `where`."""
     lengths = operand.shape[operand.ndim - len(where) :]
     return tuple(slice(None) if length == 1 else part for part, length in zip(where, lengths, strict=True))
+
+
+def tap_chunks(
+    window: Window,
+    planes: int,
+    elements: int,
+    *,
+    most_columns: int | None = None,
+    most_taps: int | None = None,
+) -> Iterator[tuple[slice, slice]]:
+    """Cut a window into runs of taps whose pixels, gathered, are about `elements` at most.
+
+    Rows of taps first; a row itself is cut only where a single one does not fit, or where it has
+    more than `most_columns` taps, or the run more than `most_taps`.
+    """
+    rows, columns = window.rows.taps, window.columns.taps
+    if most_columns is not None and columns > most_columns:
+        rows, columns = 1, most_columns
+
+    def pixels() -> int:
+        run = window.taps(slice(rows), slice(columns))
+        return planes * run.rows.entries * run.columns.entries
+
+    while pixels() > elements or rows * columns > (most_taps or math.inf):
+        if rows > 1:
+            rows = -(-rows // 2)
+        elif columns > 1:
+            columns = -(-columns // 2)
+        else:
+            break
+    for m in range(0, window.rows.taps, rows):
+        for n in range(0, window.columns.taps, columns):
+            yield (
+                slice(m, min(m + rows, window.rows.taps)),
+                slice(n, min(n + columns, window.columns.taps)),
+            )

@@ -49,6 +49,15 @@ def align(
     return view.transpose(0, 1, *(2 + axis for axis in order))
 
 
+def align_map(name: str, operand: Any, shape: tuple[int, ...], order: tuple[int, ...]) -> Any:
+    """View an array that broadcasts, one way, to `shape` with as many axes, in the given order."""
+    missing = len(shape) - operand.ndim
+    padded = (1,) * missing + operand.shape
+    if missing < 0 or any(n not in (1, length) for n, length in zip(padded, shape, strict=True)):
+        raise ValueError(f"{name}: expected a shape that broadcasts to {shape}, got {operand.shape}")
+    return operand.reshape(padded).transpose(order)
+
+
 def check_varying(
     name: str, operand: tuple[int, ...], shape: tuple[int, ...], *, divisor_axis: int | None = None
 ) -> None:

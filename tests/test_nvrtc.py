@@ -1,8 +1,6 @@
 """Every instantiation, compiled by the real NVRTC for real architectures; no GPU is needed."""
 
-import multiprocessing
 import re
-from concurrent.futures import ProcessPoolExecutor
 
 import nvrtc
 import pytest
@@ -13,7 +11,6 @@ TARGETS = [
 ]
 REGISTERS_PER_BLOCK = 65536
 STATIC_SHARED_BYTES = 48 << 10
-COMPILES_AT_ONCE = 2
 THREADS = 128  # per block, but for the matrix products
 TILED = ("modulated_correlate", "modulated_input_gradient", "modulated_modulation_gradient")
 
@@ -41,23 +38,11 @@ def test_number_of_instantiations(sources):
     assert 0 < len(names) == len(set(names)) <= 300
 
 
-@pytest.fixture(scope="module")
-def pool():
-    """Processes, because NVRTC compiles one program at a time in each."""
-    with ProcessPoolExecutor(COMPILES_AT_ONCE, multiprocessing.get_context("spawn")) as processes:
-        yield processes
-
-
 @pytest.mark.parametrize(("cuda", "arch"), TARGETS)
-def test_compiles_within_its_resources(sources, pool, cuda, arch):
+def test_compiles_within_its_resources(sources, cuda, arch):
     if cuda not in nvrtc.libraries():
         pytest.skip(f"NVRTC {cuda} is not installed")
-    jobs = [
-        (code, names[part::COMPILES_AT_ONCE], cuda, arch, options)
-        for code, names, options in sources
-        for part in range(COMPILES_AT_ONCE)
-    ]
-    compiled = list(pool.map(nvrtc.compile, *zip(*jobs, strict=True)))
+    compiled = [nvrtc.compile(code, names, cuda, arch, options) for code, names, options in sources]
     resources = {name: used for result in compiled for name, used in result.resources.items()}
     assert set(resources) == {name for _, names, _ in sources for name in names}
     for name, used in resources.items():

@@ -139,7 +139,9 @@ def test_truncation_and_wrap_around_of_integers(dtype, factor):
 
 
 @pytest.mark.parametrize("output", ["int16", "uint8", "float32", "float64"])
-@pytest.mark.parametrize("kind", [str, np.dtype, lambda name: np.dtype(name).type], ids=repr)
+@pytest.mark.parametrize(
+    "kind", [str, np.dtype, lambda name: np.dtype(name).type], ids=["name", "dtype", "type"]
+)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_output_as_dtype(function, kind, output):
     x, k = integers((6, 7)), integers((3, 2), seed=1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import get_workers, set_workers
 from cuvarconv._cpu.affinity import affinity, affinity_gradient
 from cuvarconv._cpu.correlate import correlate
@@ -39,6 +40,7 @@ __all__ = [
     "ones",
     "set_workers",
     "spread",
+    "store",
     "unfold",
 ]
 

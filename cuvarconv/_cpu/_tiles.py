@@ -8,42 +8,11 @@ from typing import Any
 import numpy as np
 
 from cuvarconv._axis import CVAL, IndexTable
+from cuvarconv._blocks import tap_chunks
 from cuvarconv._window import Window
 
 _SMALL = 1 << 12  # pixels that are looked up faster than cut into rectangles
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
-
-
-def tap_chunks(
-    window: Window, planes: int, elements: int, *, most_columns: int | None = None
-) -> Iterator[tuple[slice, slice]]:
-    """Cut a window into runs of taps whose pixels, gathered, are about `elements` at most.
-
-    Rows of taps first; a row itself is cut only where a single one does not fit, or where it has
-    more than `most_columns` taps.
-    """
-    every = slice(None)
-    rows, columns = window.rows.taps, window.columns.taps
-    if most_columns is not None and columns > most_columns:
-        rows, columns = 1, most_columns
-    while (
-        planes
-        * window.rows.part(every, slice(rows)).entries
-        * window.columns.part(every, slice(columns)).entries
-        > elements
-    ):
-        if rows > 1:
-            rows = -(-rows // 2)
-        elif columns > 1:
-            columns = -(-columns // 2)
-        else:
-            break
-    for m in range(0, window.rows.taps, rows):
-        for n in range(0, window.columns.taps, columns):
-            yield (
-                slice(m, min(m + rows, window.rows.taps)),
-                slice(n, min(n + columns, window.columns.taps)),
-            )
 
 
 def shifted_pixels(

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from cuvarconv._axis import Axis, IndexTable
-from cuvarconv._blocks import Where
+from cuvarconv._blocks import Where, tap_chunks
 from cuvarconv._cpu._channels_last import Layout, multiply
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_chunks
+from cuvarconv._cpu._tiles import WORKSPACE, gather, store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window

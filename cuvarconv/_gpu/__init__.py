@@ -19,6 +19,7 @@ except ImportError as error:
         f"whichever your driver supports ({error})"
     ) from error
 
+from cuvarconv._gpu._pieces import store
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.correlate import correlate
 from cuvarconv._gpu.correlate_gradient import correlate_weights_gradient
@@ -51,6 +52,7 @@ __all__ = [
     "modulated_weights_gradient",
     "ones",
     "spread",
+    "store",
     "unfold",
     "view",
 ]
