@@ -123,7 +123,7 @@ def hand_over(result: Result, operands: tuple[Any, ...]) -> Any:
     if result.array is not None:
         return result.array
     like = next(operand for operand in operands if isinstance(operand, da.Array))
-    zeros, meta = da.zeros(result.shape, result.dtype), _meta(like, result)
+    zeros, meta = da.zeros(result.shape, dtype=result.dtype), _meta(like, result)
     return zeros if type(meta) is np.ndarray else zeros.map_blocks(type(meta), meta=meta)
 
 
@@ -175,14 +175,14 @@ class _Grid:
         batch = [label for label in operands[0].labels if isinstance(label, int)]
         self.window = window
         self.labels = (*batch, "i", "j")
-        pixels = [_found(operands, label) for label in "IJ"]
         axes = (window.rows, window.columns)
+        pixels = [_found(operands, label, axis.size) for label, axis in zip("IJ", axes, strict=True)]
+        lengths = [max(operand.length(label) for operand in operands) for label in batch]
         self.chunks: list[Chunks] = [
-            _found(operands, label) or (max(operand.length(label) for operand in operands),)
-            for label in batch
+            _found(operands, label, length) or (length,) for label, length in zip(batch, lengths, strict=True)
         ]
         for label, own, axis in zip("ij", pixels, axes, strict=True):
-            cuts = output_chunks(axis, own) if own else _found(operands, label)
+            cuts = output_chunks(axis, own) if own else _found(operands, label, axis.length)
             self.chunks.append(cuts or (axis.length,))
         self.pixels = [
             own or pixel_chunks(axis, outputs)
@@ -246,13 +246,10 @@ class _Grid:
         return array.rechunk(chunks, method="tasks")  # p2p, which distributed may choose, needs all workers
 
 
-def _found(operands: list[_Axes], label: Any) -> Chunks | None:
-    """Return the chunks of the first dask array that does not broadcast along an axis."""
-    longest = max(operand.length(label) for operand in operands)
-    return next(
-        (chunks for operand in operands if (chunks := operand.chunks(label)) and sum(chunks) == longest),
-        None,
-    )
+def _found(operands: list[_Axes], label: Any, length: int) -> Chunks | None:
+    """Return the chunks of the first dask array that has the whole length along an axis."""
+    candidates = (operand.chunks(label) for operand in operands)
+    return next((chunks for chunks in candidates if chunks and sum(chunks) == length), None)
 
 
 def _parts(chunks: Chunks) -> list[slice]:
