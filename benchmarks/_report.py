@@ -71,10 +71,7 @@ def report(script: str, device: str, rows: Iterable[Row], given: argparse.Namesp
     for row in rows:
         done.append(row)
         print(_line(row), flush=True)
-    place = given.output / _slug(device)
-    if given.quick:
-        place /= "quick"
-    place.mkdir(parents=True, exist_ok=True)
+    place = folder(device, given)
     record = {
         "script": script,
         "device": device,
@@ -92,10 +89,19 @@ def report(script: str, device: str, rows: Iterable[Row], given: argparse.Namesp
     return int(not all(verdicts))
 
 
+def folder(device: str, given: argparse.Namespace) -> Path:
+    """Return where the results of a device are written, made if need be."""
+    place = given.output / _slug(device)
+    if given.quick:
+        place /= "quick"
+    place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
 def _line(row: Row) -> str:
     other = next((side for side in row.seconds if side != OURS), OURS)
     ours, theirs = (
-        _short_time(row.seconds[side]["median"]) if side in row.seconds else "–" for side in (OURS, other)
+        short_time(row.seconds[side]["median"]) if side in row.seconds else "–" for side in (OURS, other)
     )
     memory = " and ".join(
         "not measured" if value is None else f"{value / 2**20:.1f} MiB" for value in row.memory.values()
@@ -111,7 +117,8 @@ def _ratio(row: Row) -> str:
     return f"{row.ratio:.2f}{row.unit}" if math.isfinite(row.ratio) else "–"
 
 
-def _short_time(seconds: float) -> str:
+def short_time(seconds: float) -> str:
+    """Write a time in milliseconds or microseconds."""
     return f"{1e3 * seconds:.2f} ms" if seconds >= 1e-3 else f"{1e6 * seconds:.1f} µs"
 
 

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cuvarconv._axis import CVAL
-from cuvarconv._backend import Call, receive
-from cuvarconv._blocks import blocks, matching, tap_chunks
+from cuvarconv._backend import receive
 from cuvarconv._dtypes import accumulator_dtype, computing_dtype, is_exact, product_dtype
 from cuvarconv._shapes import align, align_map, image_axes_last, kernel_size, with_image
-from cuvarconv._window import Window, make_window
-
-_BLOCK = 1 << 18  # outputs
-_SQUARES = 1 << 20  # kernel entries that are squared at a time
-_TILE = 1 << 19  # pixels under their windows
+from cuvarconv._window import make_window
 
 
 def normalized_correlate(
@@ -120,20 +113,16 @@ def normalized_correlate(
             maps[name] = _aligned(name, array, images.shape, order)
         dtype = _dtype(images, kernels, *maps.values())
         result = call.target(shape, call.output_dtype(dtype))
-        results = [result]
-        if variance is not None:
-            results.append(call.fresh(shape, np.empty((), dtype).real.dtype))
-        _fill(
-            call,
-            images.transpose(order),
-            kernels_last,
-            [array.transpose(order) for array in results],
-            window,
-            accumulator_dtype(computing_dtype((dtype,), result.dtype)),
-            maps,
+        computing = accumulator_dtype(computing_dtype((dtype,), result.dtype))
+        backend, operands = call.home.backend, (images.transpose(order), kernels_last, maps.get("mask"))
+        backend.normalized(*operands, result.transpose(order), window, dtype=computing)
+        if variance is None:
+            return call.deliver(result)
+        errors = call.fresh(shape, np.empty((), dtype).real.dtype)
+        backend.normalized_variance(
+            *operands, maps["variance"], errors.transpose(order), window, dtype=computing
         )
-        delivered = call.deliver(result)
-        return delivered if variance is None else (delivered, call.hand_over(results[1]))
+        return call.deliver(result), call.hand_over(errors)
 
 
 def _aligned(name: str, array: Any, shape: tuple[int, ...], order: tuple[int, ...]) -> Any:
@@ -146,108 +135,3 @@ def _dtype(*operands: Any) -> np.dtype:
     """Return the result's dtype; counts and flags leave that of the data as it is."""
     inexact = tuple(operand.dtype for operand in operands if not is_exact(operand.dtype))
     return product_dtype(inexact or (np.dtype(np.float64),))
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """What a block of outputs adds up: Σ k c x, Σ k c and, if asked for, Σ |k c|² variance."""
-
-    values: Any
-    counts: Any
-    errors: Any
-
-
-def _fill(
-    call: Call, images: Any, kernels: Any, results: list[Any], window: Window, dtype: np.dtype, maps: Any
-) -> None:
-    """Write block after block, so that the work takes little memory."""
-    backend = call.home.backend
-    for where in blocks(results[0].shape, _BLOCK):
-        *batch, down, across = where
-        planes = images[tuple(batch)]
-        local = {name: _of(array, batch, planes.shape) for name, array in maps.items()}
-        taps = kernels[(slice(None), slice(None), *matching(kernels, where))]
-        sums = _sums(call, planes, taps, window.part(down, across), dtype, **local)
-        backend.store(results[0][where], _quotient(sums.values, sums.counts))
-        if sums.errors is not None:
-            backend.store(results[1][where], _quotient(sums.errors, _squared(sums.counts)))
-
-
-def _sums(
-    call: Call,
-    planes: Any,
-    kernels: Any,
-    window: Window,
-    dtype: np.dtype,
-    mask: Any = None,
-    variance: Any = None,
-) -> _Sums:
-    correlate, empty = call.home.backend.correlate, call.home.backend.empty
-    shape = (*planes.shape[:-2], *window.output_shape)
-    one, *totals = (empty(shape, dtype) for _ in range(3 if variance is None else 4))
-    for total in totals:
-        total[...] = 0
-    most = None if variance is None else max(1, _SQUARES // max(1, kernels[0, 0].size))
-    for rows, columns in tap_chunks(window, planes[..., 0, 0].size, _TILE, most_taps=most):
-        chunk, taps = window.taps(rows, columns), kernels[rows, columns]
-        gathered = Window(chunk.rows.gathered(), chunk.columns.gathered(), 0.0)
-        tile = _gather(planes, chunk).astype(dtype, copy=False)
-        counts = np.isfinite(tile) if mask is None else _gather(mask, chunk)
-        counts = counts * _inside(call, chunk)
-        terms = [(_times(tile, counts), taps, taps.dtype.kind == "c"), (counts, taps, taps.dtype.kind == "c")]
-        if variance is not None:
-            errors = _gather(variance, chunk).astype(dtype, copy=False)
-            terms.append((_times(errors, counts * counts), _squared(taps.astype(dtype, copy=False)), False))
-        for total, (factor, some, conjugate) in zip(totals, terms, strict=True):
-            correlate(factor, some, one, gathered, dtype=dtype, conjugate=conjugate)
-            total += one
-    return _Sums(*totals, *(() if variance is not None else (None,)))
-
-
-def _of(values: Any, batch: list[slice], shape: tuple[int, ...]) -> Any:
-    """View the part of a map that belongs to some planes, at their whole shape."""
-    every = slice(None)
-    return np.broadcast_to(values[matching(values, (*batch, every, every))], shape)
-
-
-def _gather(planes: Any, window: Window) -> Any:
-    """Return the pixels that a window reads, in the order of its tables; any pixel where that is none."""
-    for along, axis in ((-2, window.rows), (-1, window.columns)):
-        table = axis.table()
-        sources: Any = np.maximum(table.sources, 0)
-        if (table.first, table.last) == (0, len(sources)):  # neighbours: a view
-            sources = slice(int(sources[0]), int(sources[-1]) + 1)
-        planes = planes[..., sources, :] if along == -2 else planes[..., sources]
-    return planes
-
-
-def _inside(call: Call, window: Window) -> Any:
-    """Return 1 for what a window reads inside the image, 0 outside."""
-    rows, columns = (axis.table().sources != CVAL for axis in (window.rows, window.columns))
-    inside = call.home.backend.empty((len(rows), len(columns)), np.dtype(bool))
-    inside[...] = True
-    for run in _runs(~rows):
-        inside[run] = False
-    for run in _runs(~columns):
-        inside[:, run] = False
-    return inside
-
-
-def _runs(flags: np.ndarray) -> list[slice]:
-    """Return the runs of neighbours for which a flag is set."""
-    changes = np.flatnonzero(np.diff(flags, prepend=False, append=False)).tolist()
-    return [slice(first, last) for first, last in zip(changes[::2], changes[1::2], strict=True)]
-
-
-def _times(values: Any, counts: Any) -> Any:
-    """Weigh values; what does not count may hold anything."""
-    return np.where(counts != 0, values, values.dtype.type(0)) * counts
-
-
-def _squared(values: Any) -> Any:
-    return (values * values.conj()).real
-
-
-def _quotient(total: Any, divisor: Any) -> Any:
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return np.where(divisor == 0, np.nan, total / divisor)

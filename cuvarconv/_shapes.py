@@ -49,13 +49,21 @@ def align(
     return view.transpose(0, 1, *(2 + axis for axis in order))
 
 
-def align_map(name: str, operand: Any, shape: tuple[int, ...], order: tuple[int, ...]) -> Any:
-    """View an array that broadcasts, one way, to `shape` with as many axes, in the given order."""
-    missing = len(shape) - operand.ndim
-    padded = (1,) * missing + operand.shape
-    if missing < 0 or any(n not in (1, length) for n, length in zip(padded, shape, strict=True)):
-        raise ValueError(f"{name}: expected a shape that broadcasts to {shape}, got {operand.shape}")
-    return operand.reshape(padded).transpose(order)
+def align_map(name: str, values: Any, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> Any:
+    """View a map, or a number, with one axis for each of `shape`, to which it broadcasts one way.
+
+    Axes that broadcast keep length 1; nothing is expanded.  `order` says how the axes are to lie.
+    """
+    missing = len(shape) - values.ndim
+    if missing < 0 or any(
+        not (length == 1 or length == whole)
+        for length, whole in zip(values.shape, shape[missing:], strict=True)
+    ):
+        raise ValueError(
+            f"{name}: expected a number or a map that broadcasts to {shape}, got shape {values.shape}"
+        )
+    view = values[(None,) * missing]
+    return view if order is None else view.transpose(order)
 
 
 def check_varying(

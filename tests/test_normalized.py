@@ -221,16 +221,24 @@ def test_agrees_with_astropy(boundary):
         (
             {"mask": np.ones((2, 5))},
             ValueError,
-            "mask: expected a shape that broadcasts to (4, 5), got (2, 5)",
+            "mask: expected a number or a map that broadcasts to (4, 5), got shape (2, 5)",
         ),
-        ({"mask": np.ones((1, 4, 5))}, ValueError, "mask: expected a shape that broadcasts to (4, 5)"),
+        (
+            {"mask": np.ones((1, 4, 5))},
+            ValueError,
+            "mask: expected a number or a map that broadcasts to (4, 5)",
+        ),
         ({"mask": np.ones((4, 5), complex)}, TypeError, "mask: expected real numbers, got complex128"),
         (
             {"variance": np.ones((4, 5), complex)},
             TypeError,
             "variance: expected real numbers, got",
         ),
-        ({"variance": np.ones((4, 1, 5))}, ValueError, "variance: expected a shape that broadcasts"),
+        (
+            {"variance": np.ones((4, 1, 5))},
+            ValueError,
+            "variance: expected a number or a map",
+        ),
         ({"weights": np.ones((3, 3, 4, 4))}, ValueError, "weights: expected shape (kh, kw) + S"),
         ({"weights": np.ones(3)}, ValueError, "weights: "),
         ({"input": np.ones(5)}, ValueError, "input: "),

@@ -20,6 +20,7 @@ from cuvarconv._cpu.modulated_gradient import (
 )
 from cuvarconv._cpu.spread import spread
 from cuvarconv._cpu.unfold import unfold
+from cuvarconv._quotients import Quotients
 
 __all__ = [
     "affinity",
@@ -37,6 +38,8 @@ __all__ = [
     "modulated_input_gradient",
     "modulated_modulation_gradient",
     "modulated_weights_gradient",
+    "normalized",
+    "normalized_variance",
     "ones",
     "set_workers",
     "spread",
@@ -47,6 +50,9 @@ __all__ = [
 _ALIGNMENT = 64  # bytes: what JAX asks for to take an array without copying it
 
 may_share_memory = np.may_share_memory
+
+_quotients = Quotients(correlate, np.empty, store)
+normalized, normalized_variance = _quotients.normalized, _quotients.normalized_variance
 
 
 def ones(shape: tuple[int, ...], dtype: Any) -> np.ndarray:

@@ -33,6 +33,7 @@ from cuvarconv._gpu.modulated_gradient import (
 )
 from cuvarconv._gpu.spread import spread
 from cuvarconv._gpu.unfold import unfold
+from cuvarconv._quotients import Quotients
 
 __all__ = [
     "affinity",
@@ -50,6 +51,8 @@ __all__ = [
     "modulated_input_gradient",
     "modulated_modulation_gradient",
     "modulated_weights_gradient",
+    "normalized",
+    "normalized_variance",
     "ones",
     "spread",
     "store",
@@ -59,6 +62,9 @@ __all__ = [
 
 empty = cupy.empty
 may_share_memory = cupy.may_share_memory
+
+_quotients = Quotients(correlate, cupy.empty, store)
+normalized, normalized_variance = _quotients.normalized, _quotients.normalized_variance
 
 
 def ones(shape: tuple[int, ...], dtype: Any) -> Any:
