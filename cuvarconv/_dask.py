@@ -44,6 +44,8 @@ _AXES: dict[str, tuple[Any, ...]] = {
     "unfold": ("…IJ", "…mnij"),
     "affinity": ("…cIJ", "mn…ij"),
     "affinity_gradient": ("mn…ij", "…cIJ", "…cIJ"),
+    "normalized": ("…IJ", "mn…ij", "…IJ", "…ij"),
+    "normalized_variance": ("…IJ", "mn…ij", "…IJ", "…IJ", "…ij"),
 }
 
 _SUMMED_AT_ONCE = 8  # blocks' gradients of what they share
@@ -241,9 +243,16 @@ class _Grid:
         chunks, array = self.chunks_of(operand), operand.array
         if isinstance(array, Ones):
             return array
-        if not isinstance(array, da.Array):
-            return da.from_array(array, chunks)
-        return array.rechunk(chunks, method="tasks")  # p2p, which distributed may choose, needs all workers
+        own = tuple(
+            lengths if sum(lengths) == length else (length,)
+            for lengths, length in zip(chunks, array.shape, strict=True)
+        )
+        if isinstance(array, da.Array):
+            array = array.rechunk(own, method="tasks")  # p2p, which distributed may choose, needs all workers
+        else:
+            array = da.from_array(array, own)
+        # a mask may have one row or column for all
+        return array if own == chunks else da.broadcast_to(array, tuple(map(sum, chunks)), chunks)
 
 
 def _found(operands: list[_Axes], label: Any, length: int) -> Chunks | None:

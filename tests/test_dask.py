@@ -189,6 +189,22 @@ def test_affinity(mode, stride):
     assert_close(computed, known)
 
 
+@pytest.mark.parametrize("mode", [*MODES, ("wrap", "constant")])
+@pytest.mark.parametrize("mask_shape", [None, IMAGE, (2, 1, 1), (1, 11)])
+def test_normalized(mode, mask_shape):
+    x, k = noise((2, *IMAGE)), noise((*SIZE, *outputs(mode=mode)), seed=1)
+    x[0, 3:5, 2:] = np.nan
+    variance = noise((9, 1), seed=3) ** 2
+    mask = None if mask_shape is None else integers(mask_shape, bool, seed=2)
+    lazy_mask = None if mask is None else chunked(mask, 3)
+    lazy = cuvarconv.normalized_correlate(
+        chunked(x, 2, UNEVEN), chunked(k), lazy_mask, mode=mode, variance=chunked(variance, 2)
+    )
+    expected = cuvarconv.normalized_correlate(x, k, mask, mode=mode, variance=variance)
+    for computed, known in assert_lazy(lazy, expected):
+        assert_equal(computed, known)
+
+
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
 @pytest.mark.parametrize(
     "form",
