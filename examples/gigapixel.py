@@ -4,6 +4,7 @@ The image, 20 000 × 20 000 pixels by default, is a photograph repeated, with no
 lens whose focus is known at 5 × 5 points: the kernel of each pixel is a Gaussian with widths interpolated
 between them, made block by block where it is used.  All kernels together would take 78 GB.
 
+    pip install -e ".[dask,demo]"
     python examples/gigapixel.py --size 4000
 """
 
