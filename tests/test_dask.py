@@ -258,6 +258,14 @@ def test_halves_are_summed_across_blocks_in_single_precision():
     assert gradient.compute() == 4096  # in half precision the sum would stop at 2048
 
 
+def test_infinite_parts():
+    u = np.zeros((1, 3, 1, 5), complex)
+    u[0, 1, 0, 2] = complex(1, np.inf)
+    expected = cuvarconv.fold(u, (1, 5))
+    assert expected[0, 2] == complex(1, np.inf)
+    assert_equal(cuvarconv.fold(chunked(u), (1, 5)).compute(), expected)
+
+
 def test_axes():
     x, k = integers((2, *IMAGE, 3)), integers((*SIZE, 3, 1, 3), seed=1)[..., :1]
     k = np.broadcast_to(integers((*SIZE, *IMAGE, 1), seed=1), (*SIZE, *IMAGE, 1))
