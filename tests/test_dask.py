@@ -253,9 +253,19 @@ def test_dtypes(image, kernel, cval):
 
 
 def test_halves_are_summed_across_blocks_in_single_precision():
-    ones, kernels = np.ones((1, 4096), np.float16), np.ones((1, 1), np.float16)
-    gradient = cuvarconv.correlate_vjp(da.from_array(ones, 1), chunked(ones, 1), kernels, wrt="weights")
-    assert gradient.compute() == 4096  # in half precision the sum would stop at 2048
+    ones, kernels = np.ones((1, 3 * 2049), np.float16), np.ones((1, 1), np.float16)
+    lazy = da.from_array(ones, (1, 2049))
+    gradient = cuvarconv.correlate_vjp(lazy, lazy, kernels, wrt="weights").compute()
+    assert gradient == 6148  # the half nearest to 6147; 2049 itself would be rounded to 2048
+
+
+def test_trees_of_sums():
+    """More blocks than are added up at once, and at once again."""
+    x = integers((1, 100))
+    gradient = cuvarconv.correlate_vjp(
+        da.from_array(x, 1), da.from_array(x, 1), np.ones((1, 1)), wrt="weights"
+    )
+    assert_equal(gradient.compute(), [[(x.astype(np.float64) ** 2).sum()]])
 
 
 def test_infinite_parts():
