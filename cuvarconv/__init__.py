@@ -3,6 +3,8 @@
 from cuvarconv._affinity import affinity, affinity_vjp
 from cuvarconv._correlate import convolve, correlate, correlate_vjp
 from cuvarconv._cpu import get_workers, set_workers
+from cuvarconv._gaussian import gaussian_filter, gaussian_filter_vjp
+from cuvarconv._gaussian_weights import gaussian_weights
 from cuvarconv._linear import as_linear_operator
 from cuvarconv._local import local_correlate, local_correlate_vjp
 from cuvarconv._modulated import modulated_correlate, modulated_correlate_vjp
@@ -18,6 +20,9 @@ __all__ = [
     "correlate",
     "correlate_vjp",
     "fold",
+    "gaussian_filter",
+    "gaussian_filter_vjp",
+    "gaussian_weights",
     "get_workers",
     "local_correlate",
     "local_correlate_vjp",

@@ -91,6 +91,10 @@ class Call:
         """Return a new array of the backend."""
         return self.home.backend.empty(shape, dtype)
 
+    def upload(self, array: np.ndarray) -> Any:
+        """Return an array that was made on the host as one of the backend."""
+        return _view("array", array, self.home)
+
     def deliver(self, result: Any) -> Any:
         """Hand the result back as the caller's kind of array, or in the caller's own."""
         if self.output is not None:

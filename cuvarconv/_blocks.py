@@ -30,6 +30,21 @@ def blocks(shape: tuple[int, ...], elements: int) -> list[Where]:
     return list(itertools.product(*reversed(cuts)))
 
 
+def rectangles(shape: tuple[int, ...], elements: int, width: int) -> list[Where]:
+    """Cut an array into slices of about `elements` elements that are at most `width` wide."""
+    if 0 in shape:
+        return []
+    columns = _even(shape[-1], width)
+    rows = _even(shape[-2], max(1, elements // columns[0].stop))
+    planes = blocks(shape[:-2], max(1, elements // (columns[0].stop * rows[0].stop)))
+    return [(*some, down, across) for some in planes for down in rows for across in columns]
+
+
+def _even(length: int, longest: int) -> list[slice]:
+    step = -(-length // -(-length // longest))
+    return [slice(at, min(at + step, length)) for at in range(0, length, step)]
+
+
 def matching(operand: Any, where: Where) -> Where:
     """Return the part of a broadcast operand that meets the output's block `where`."""
     lengths = operand.shape[operand.ndim - len(where) :]
@@ -70,3 +85,11 @@ def tap_chunks(
                 slice(m, min(m + rows, window.rows.taps)),
                 slice(n, min(n + columns, window.columns.taps)),
             )
+
+
+def within(inner: Where, outer: Where) -> Where:
+    """Return where a block lies in a larger one that contains it."""
+    return tuple(
+        slice(mine.start - whole.start, mine.stop - whole.start)
+        for mine, whole in zip(inner, outer, strict=True)
+    )

@@ -14,7 +14,10 @@ from cuvarconv._dtypes import computing_dtype, product_dtype
 
 @dataclass(frozen=True)
 class Gradient:
-    """How to make the gradient of one operand: from which factors, and by what."""
+    """How to make the gradient of one operand: from which factors, and by what.
+
+    Of an operand that is a tuple of arrays it is a tuple, filled together.
+    """
 
     operand: Any
     factors: tuple[Any, ...]
@@ -25,15 +28,23 @@ def gradients(call: Call, wrt: Any, **known: Gradient) -> Any:
     """Make the gradients that `wrt` names, in its order; one name alone gives the gradient itself."""
     results = []
     for name in _names(wrt, tuple(known)):
-        gradient = known[name]
-        dtype = product_dtype((gradient.operand.dtype,))
-        result = call.fresh(gradient.operand.shape, dtype)
-        if any(factor.size == 0 for factor in gradient.factors):
-            result[...] = 0  # an empty sum
-        else:
-            gradient.fill(result, computing_dtype(tuple(factor.dtype for factor in gradient.factors), dtype))
-        results.append(call.hand_over(result))
+        results.append(_make(call, known[name]))
     return results[0] if isinstance(wrt, str) else tuple(results)
+
+
+def _make(call: Call, gradient: Gradient) -> Any:
+    several = isinstance(gradient.operand, tuple)
+    operands = gradient.operand if several else (gradient.operand,)
+    dtypes = [product_dtype((operand.dtype,)) for operand in operands]
+    made = tuple(call.fresh(operand.shape, dtype) for operand, dtype in zip(operands, dtypes, strict=True))
+    if any(factor.size == 0 for factor in gradient.factors):
+        for result in made:
+            result[...] = 0  # an empty sum
+    else:
+        factors = tuple(factor.dtype for factor in gradient.factors)
+        gradient.fill(made if several else made[0], computing_dtype(factors, product_dtype(tuple(dtypes))))
+    results = tuple(call.hand_over(result) for result in made)
+    return results if several else results[0]
 
 
 def _names(wrt: Any, known: tuple[str, ...]) -> tuple[str, ...]:

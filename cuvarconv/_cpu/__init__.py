@@ -10,6 +10,8 @@ from cuvarconv._cpu._workers import get_workers, set_workers
 from cuvarconv._cpu.affinity import affinity, affinity_gradient
 from cuvarconv._cpu.correlate import correlate
 from cuvarconv._cpu.correlate_gradient import correlate_weights_gradient
+from cuvarconv._cpu.gaussian import gaussian
+from cuvarconv._cpu.gaussian_gradient import gaussian_input_gradient, gaussian_sigma_gradient
 from cuvarconv._cpu.local import local_correlate
 from cuvarconv._cpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._cpu.modulated import modulated_correlate
@@ -28,6 +30,9 @@ __all__ = [
     "correlate",
     "correlate_weights_gradient",
     "empty",
+    "gaussian",
+    "gaussian_input_gradient",
+    "gaussian_sigma_gradient",
     "get_workers",
     "linear_operator",
     "local_correlate",

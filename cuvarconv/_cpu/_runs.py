@@ -16,6 +16,8 @@ from cuvarconv._window import Window
 Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) -> what they add
 RowTerms = Callable[[int, slice, slice], Term]  # (row tap, rows, hull of columns of outputs) -> its terms
 
+TileSum = Callable[["Run", "Run"], np.ndarray]  # (rows, columns of entries) -> the sum of their terms
+
 _FEW = 64  # taps that may be summed one after the other without loss
 _CACHED_TAPS = 64  # more make runs anew, so that the cache stays below 16 MiB
 _TILE = 1 << 18  # entries; runs are cut where a pair of them would take more, and more than twice their block
@@ -46,6 +48,12 @@ class Run:
     length: int
     reaches: tuple[Reach, ...]
     segments: tuple[Segment, ...]
+
+    @property
+    def first(self) -> int:
+        """The entry with which the run begins, for windows without steps."""
+        reach = self.reaches[0]
+        return reach.outputs.start + reach.tap - reach.entries.start
 
     @property
     def hull(self) -> slice:
@@ -109,11 +117,18 @@ def _segments(pixels: np.ndarray) -> tuple[Segment, ...]:
 
 def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, row_terms: RowTerms) -> None:
     """Add to `total` (…, rows, columns), a block of pixels, what all outputs that read it send there."""
+    spread_tiles(
+        total, window, down, across, lambda rows, columns: _tile_sum(total, rows, columns, row_terms)
+    )
+
+
+def spread_tiles(total: np.ndarray, window: Window, down: slice, across: slice, tile_sum: TileSum) -> None:
+    """Add to a block of pixels what is sent to the entries, given a tile of them, that stand for it."""
     planes = total[..., 0, 0].size
     longest = math.isqrt(_TILE // planes)
     for rows in _runs(window.rows, down.start, down.stop, longest):
         for columns in _runs(window.columns, across.start, across.stop, longest):
-            tile = _tile_sum(total, rows, columns, row_terms)
+            tile = tile_sum(rows, columns)
             _fold(total.swapaxes(-1, -2), _folded(tile, total, columns).swapaxes(-1, -2), rows)
 
 

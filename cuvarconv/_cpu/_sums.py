@@ -28,7 +28,7 @@ class _Part:
 
 
 def sum_blocks(
-    output: np.ndarray,
+    output: np.ndarray | Sequence[np.ndarray],
     domain: tuple[int, ...],
     add: Add,
     *,
@@ -39,24 +39,28 @@ def sum_blocks(
     """Fill `output` (…, *kept) with what `add` adds for every block of `domain`.
 
     The lengths `kept` are those of the domain, or 1 along axes that are summed over.  Sums are formed in
-    the output itself where it has the computing `dtype`.
+    the output itself where it has the computing `dtype`.  Several outputs (*kept) are filled together; then
+    sums have an axis for them, the first.
     """
-    kept = output.shape[output.ndim - len(domain) :]
-    cut = _cut(output, domain, kept, block, dtype)
+    outputs = [output] if isinstance(output, np.ndarray) else list(output)
+    kept = outputs[0].shape[outputs[0].ndim - len(domain) :]
+    cut = _cut(outputs, domain, kept, block, dtype)
     partial: dict[tuple[int, int], np.ndarray] = {}
 
     def job(at: tuple[int, int]) -> None:
         region, number = at
         part = cut[region][number]
-        place = _part(output, part.region)
+        places = [_part(each, part.region) for each in outputs]
         alone = len(cut[region]) == 1
-        sums = place if alone and output.dtype == dtype else np.empty(place.shape, dtype)
+        direct = alone and isinstance(output, np.ndarray) and output.dtype == dtype
+        together = () if isinstance(output, np.ndarray) else (len(outputs),)
+        sums = places[0] if direct else np.empty((*together, *places[0].shape), dtype)
         for count, where in enumerate(part.blocks):
             add(sums, where, count == 0)
         if not alone:
             partial[at] = sums
-        elif sums is not place:
-            store(place, sums)
+        elif not direct:
+            _store(output, part.region, sums)
 
     jobs = [(region, number) for region, some in enumerate(cut) for number in range(len(some))]
     for_each(job, jobs, most_workers=most_workers)
@@ -65,16 +69,25 @@ def sum_blocks(
             total = partial.pop((region, 0))
             for number in range(1, len(some)):
                 total += partial.pop((region, number))
-            store(_part(output, some[0].region), total)
+            _store(output, some[0].region, total)
+
+
+def _store(output: np.ndarray | Sequence[np.ndarray], region: Where, sums: np.ndarray) -> None:
+    if isinstance(output, np.ndarray):
+        store(_part(output, region), sums)
+        return
+    for each, values in zip(output, sums, strict=True):
+        store(_part(each, region), values)
 
 
 def _cut(
-    output: np.ndarray, domain: tuple[int, ...], kept: tuple[int, ...], block: int, dtype: np.dtype
+    outputs: list[np.ndarray], domain: tuple[int, ...], kept: tuple[int, ...], block: int, dtype: np.dtype
 ) -> list[list[_Part]]:
     shared = math.prod(domain) // max(1, math.prod(kept))
-    per_element = output.size // max(1, math.prod(kept)) * dtype.itemsize  # sums of all taps
+    elements = sum(output.size for output in outputs)
+    per_element = elements // max(1, math.prod(kept)) * dtype.itemsize  # sums of all taps, or all outputs
     region = max(block >> 4, block // shared)
-    if output.dtype != dtype:
+    if len(outputs) > 1 or outputs[0].dtype != dtype:
         region = max(1, min(region, _SUMS // per_element))
     regions = blocks(kept, region)
     nbytes = per_element * sum(_size(where) for where in regions)

@@ -23,6 +23,9 @@ from cuvarconv._gpu._pieces import store
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.correlate import correlate
 from cuvarconv._gpu.correlate_gradient import correlate_weights_gradient
+from cuvarconv._gpu.gaussian import gaussian
+from cuvarconv._gpu.gaussian_gradient import gaussian_sigma_gradient
+from cuvarconv._gpu.gaussian_input_gradient import gaussian_input_gradient
 from cuvarconv._gpu.local import local_correlate
 from cuvarconv._gpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._gpu.modulated import modulated_correlate
@@ -42,6 +45,9 @@ __all__ = [
     "correlate_weights_gradient",
     "current",
     "empty",
+    "gaussian",
+    "gaussian_input_gradient",
+    "gaussian_sigma_gradient",
     "linear_operator",
     "local_correlate",
     "local_input_gradient",
@@ -118,7 +124,7 @@ def view(name: str, array: Any) -> Any:
     """View the caller's array as CuPy's; lists and scalars are copied to the device."""
     if isinstance(array, cupy.ndarray):
         return array
-    if not hasattr(array, "__dlpack__") or isinstance(array, np.generic):
+    if not hasattr(array, "__dlpack__") or isinstance(array, np.generic | np.ndarray):
         return cupy.asarray(np.asarray(array))
     if name == "output" and not hasattr(array, "__setitem__"):
         raise TypeError("output: the array is immutable; leave output out and use the result")

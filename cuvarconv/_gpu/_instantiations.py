@@ -36,6 +36,12 @@ def instantiations() -> dict[str, list[str]]:
             ),
             *(f"correlate_gradient_sum<{number}>" for number in numbers),
         ],
+        "gaussian": [f"gaussian<{each}>" for each in _gaussians()],
+        "gaussian_gradient": [f"gaussian_sigma_gradient<{each}>" for each in _gaussians()],
+        "gaussian_input_gradient": [
+            *(f"gaussian_input_gradient<{each}>" for each in _gaussians()),
+            *(f"gaussian_norm<{each}>" for each in _gaussians() if each.startswith(("float", "double"))),
+        ],
         "local": [f"local_correlate<{number}, {shape}>" for number, shape in _local_shapes()],
         "local_gradient": list(_local_gradients()),
         "modulated": _tiled("modulated_correlate", TILES),
@@ -48,6 +54,12 @@ def instantiations() -> dict[str, list[str]]:
         "spread": [f"spread<{number}, {planes}>" for number, planes in itertools.product(numbers, PLANES)],
         "unfold": [f"unfold<{bits}>" for bits, _ in BITS.values()],
     }
+
+
+def _gaussians() -> Iterator[str]:
+    """Yield "T, turned": complex images are computed as two real ones."""
+    for name, turned in itertools.product(REAL, ("false", "true")):
+        yield f"{CPP_TYPES[name]}, {turned}"
 
 
 def _tiled(kernel: str, tiles: tuple[tuple[int, int], ...]) -> list[str]:

@@ -17,7 +17,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import cupy
 import numpy as np
@@ -25,6 +25,9 @@ import numpy as np
 from cuvarconv._axis import CVAL, Axis, InverseTable
 from cuvarconv._blocks import Where, blocks
 from cuvarconv._window import Window
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _WORKSPACE = 32 << 20  # bytes of converted arrays at a time; as much again while one is made
 _MOST_ENTRIES = 1 << 20  # of an index table: 8 MiB
@@ -44,16 +47,17 @@ class Piece:
     output: Any
     window: Window
 
-    def block(self, where: Where, batch: int) -> Piece:
+    def block(self, where: Where, batch: int) -> Self:
         """Return the part of the output at `where`, (batch…, rows, columns), channels whole."""
         channels = (slice(None),) * (self.output.ndim - len(where))
         lengths = (*self.kernels.shape[2 : 2 + batch], *self.kernels.shape[-2:])
         theirs = [slice(None) if n == 1 else part for part, n in zip(where, lengths, strict=True)]
-        return Piece(
-            self.image[where[:batch]],
-            self.kernels[(slice(None), slice(None), *theirs[:batch], ..., *theirs[batch:])],
-            self.output[(*where[:batch], *channels, *where[batch:])],
-            self.window.part(*where[batch:]),
+        return replace(
+            self,
+            image=self.image[where[:batch]],
+            kernels=self.kernels[(slice(None), slice(None), *theirs[:batch], ..., *theirs[batch:])],
+            output=self.output[(*where[:batch], *channels, *where[batch:])],
+            window=self.window.part(*where[batch:]),
         )
 
     def table_entries(self) -> tuple[int, int]:
@@ -77,7 +81,7 @@ class Piece:
         across = _run(columns, _MOST_OUTPUTS)
         return _run(rows, _MOST_OUTPUTS // across), across
 
-    def converted(self, dtype: np.dtype) -> Piece:
+    def converted(self, dtype: np.dtype) -> Self:
         """Return the piece with its operands in the computing dtype."""
         piece = self if self.image.dtype == dtype else _gathered(self, dtype)
         return replace(piece, kernels=piece.kernels.astype(dtype, copy=False))
@@ -130,17 +134,18 @@ class AdjointPiece:
         rows, columns = (Readers(axis, 0, axis.size) for axis in (window.rows, window.columns))
         return cls(image, kernels, output, rows, columns)
 
-    def block(self, where: Where, batch: int) -> AdjointPiece:
+    def block(self, where: Where, batch: int) -> Self:
         """Return the part of the result at `where`, (batch…, rows, columns), channels whole."""
         channels = (slice(None),) * (self.output.ndim - len(where))
         lengths = self.kernels.shape[2 : 2 + batch]
         theirs = (slice(None) if n == 1 else part for part, n in zip(where[:batch], lengths, strict=True))
-        return AdjointPiece(
-            self.image[where[:batch]],
-            self.kernels[(slice(None), slice(None), *theirs)],
-            self.output[(*where[:batch], *channels, *where[batch:])],
-            self.rows.part(where[batch]),
-            self.columns.part(where[batch + 1]),
+        return replace(
+            self,
+            image=self.image[where[:batch]],
+            kernels=self.kernels[(slice(None), slice(None), *theirs)],
+            output=self.output[(*where[:batch], *channels, *where[batch:])],
+            rows=self.rows.part(where[batch]),
+            columns=self.columns.part(where[batch + 1]),
         )
 
     def table_entries(self) -> tuple[int, int]:
@@ -151,7 +156,7 @@ class AdjointPiece:
         """Return what the arrays of another dtype take at most, in any block of this size."""
         elements = self.output.size if self.output.dtype != dtype else 0
         if not self.image.dtype == self.kernels.dtype == dtype:
-            read = [_most_readers(part.axis, part.last - part.first) for part in (self.rows, self.columns)]
+            read = [most_readers(part.axis, part.last - part.first) for part in (self.rows, self.columns)]
             elements += _size(self.image, read) + _size(self.kernels, read)
         return elements * dtype.itemsize
 
@@ -161,17 +166,18 @@ class AdjointPiece:
         down = min(_MOST_OUTPUTS // across, _MOST_ENTRIES // self.rows.axis.taps)
         return max(1, min(self.output.shape[-2], down)), across
 
-    def converted(self, dtype: np.dtype) -> AdjointPiece:
+    def converted(self, dtype: np.dtype) -> Self:
         """Return the piece with the outputs that are read, in the computing dtype, counted in 32 bits."""
         longest = max(self.rows.axis.length, self.columns.axis.length)
         if self.image.dtype == self.kernels.dtype == dtype and longest <= _MOST_OUTPUTS:
             return self
         rows, columns = self.rows.alone(), self.columns.alone()
-        image, kernels = (_taken(array, rows, columns, dtype) for array in (self.image, self.kernels))
+        image, kernels = (taken(array, rows, columns, dtype) for array in (self.image, self.kernels))
         return replace(self, image=image, kernels=kernels, rows=rows, columns=columns)
 
 
-Call = TypeVar("Call", Piece, AdjointPiece)
+Call = TypeVar("Call", bound=Piece | AdjointPiece)
+Gathering = TypeVar("Gathering", bound=Piece)
 
 
 def pieces(call: Call, dtype: np.dtype, *, batch: int, reserved: int = 0) -> Iterator[Call]:
@@ -185,7 +191,7 @@ def pieces(call: Call, dtype: np.dtype, *, batch: int, reserved: int = 0) -> Ite
     for where in _cut(call, dtype, batch, _WORKSPACE - reserved // 2):
         part = call.block(where, batch)
         target = part.output
-        piece = part.converted(dtype)
+        piece = cast("Call", part.converted(dtype))
         if target.dtype == dtype:
             yield piece
         else:
@@ -215,7 +221,7 @@ def _cut(call: Piece | AdjointPiece, dtype: np.dtype, batch: int, workspace: int
         return list(itertools.product(*whole_batch, *cuts))
     elements = _MOST_ENTRIES
     cut = blocks(shape, elements)
-    while elements > 1 and not _fits(call.block(cut[0], batch), dtype, workspace):
+    while elements > 1 and not fits(call.block(cut[0], batch), dtype, workspace):
         elements //= 2
         cut = blocks(shape, elements)
     return cut
@@ -229,11 +235,12 @@ def _run(axis: Axis, most: int) -> int:
     return run
 
 
-def _fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
+def fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
+    """Whether a piece's tables, and its arrays once converted, are small enough for one launch."""
     return max(piece.table_entries()) <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= workspace
 
 
-def _most_readers(axis: Axis, run: int) -> int:
+def most_readers(axis: Axis, run: int) -> int:
     """Return a bound on how many outputs read `run` neighbouring pixels, wherever these lie."""
 
     def reading(positions: int) -> int:
@@ -254,7 +261,7 @@ def _size(array: Any, read: list[int]) -> int:
     return math.prod(array.shape[:-2]) * math.prod(lengths)
 
 
-def _gathered(piece: Piece, dtype: np.dtype) -> Piece:
+def _gathered(piece: Gathering, dtype: np.dtype) -> Gathering:
     """Convert the pixels under the windows of a block, boundary included, and no others."""
     rows, columns = piece.window.rows.table().sources, piece.window.columns.table().sources
     inside = (cupy.asarray(np.maximum(rows, 0))[:, None], cupy.asarray(np.maximum(columns, 0)))
@@ -268,7 +275,7 @@ def _gathered(piece: Piece, dtype: np.dtype) -> Piece:
     return replace(piece, image=image, window=window)
 
 
-def _taken(array: Any, rows: Readers, columns: Readers, dtype: np.dtype) -> Any:
+def taken(array: Any, rows: Readers, columns: Readers, dtype: np.dtype) -> Any:
     """Copy the outputs that are read, the axes in memory as they were; what broadcasts stays short."""
     order = sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis]), reverse=True)
     index: list[Any] = [slice(None)] * array.ndim

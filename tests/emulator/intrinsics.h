@@ -118,6 +118,11 @@ EMULATOR_INLINE float __fdividef(float a, float b) { return a / b; }
 EMULATOR_INLINE float __saturatef(float a) { return a > 0.0f ? (a < 1.0f ? a : 1.0f) : 0.0f; }
 EMULATOR_INLINE float rsqrtf(float a) { return 1.0f / sqrtf(a); }
 EMULATOR_INLINE double rsqrt(double a) { return 1.0 / sqrt(a); }
+EMULATOR_INLINE void sincospi(double a, double* sine, double* cosine) {
+  const long double angle = 3.14159265358979323846264338327950288L * a;
+  *sine = (double)sinl(angle);
+  *cosine = (double)cosl(angle);
+}
 
 // CUDA's conversions saturate and map NaN to zero (64 bits: to the smallest integer); a C++ cast of
 // such a value is undefined.

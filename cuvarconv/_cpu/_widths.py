@@ -1,0 +1,178 @@
+"""The Gaussians of a block of pixels: how far they reach, and their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from cuvarconv._blocks import Where, matching
+from cuvarconv._sigma import extents
+
+_THINNEST = 1e-150  # σ is raised to this, so that nothing infinite meets 0; such a kernel is one pixel
+
+
+Maps = tuple[np.ndarray, np.ndarray]  # along rows and along columns
+
+
+@dataclass(frozen=True)
+class Widths:
+    """σ, the angle and the radii of a block's Gaussians, all of them (rows, planes, columns)."""
+
+    sigmas: Maps
+    angle: np.ndarray | None
+    radii: Maps
+
+    @property
+    def isotropic(self) -> bool:
+        """Whether rows and columns have the same weights."""
+        return self.sigmas[0] is self.sigmas[1] and self.radii[0] is self.radii[1]
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """The largest radii."""
+        return int(self.radii[0].max()), int(self.radii[1].max())
+
+    def part(self, rows: slice, columns: slice) -> Widths:
+        """Return a rectangle of them."""
+        sigmas, radii = self._part(self.sigmas, rows, columns), self._part(self.radii, rows, columns)
+        turn = None if self.angle is None else np.ascontiguousarray(self.angle[rows, :, columns])
+        return Widths(sigmas, turn, radii)
+
+    @staticmethod
+    def _part(maps: Maps, rows: slice, columns: slice) -> Maps:
+        down = np.ascontiguousarray(maps[0][rows, :, columns])
+        same = maps[1] is maps[0]
+        return down, down if same else np.ascontiguousarray(maps[1][rows, :, columns])
+
+
+def read_widths(
+    sigmas: Maps,
+    angle: np.ndarray | None,
+    where: Where,
+    shape: tuple[int, ...],
+    *,
+    truncate: float | None,
+    reach: tuple[int, int],
+) -> Widths:
+    """Read the part of maps that meets a block of some `shape`; `reach` is the window's."""
+    down = _read(sigmas[0], where, shape)
+    across = down if sigmas[1] is sigmas[0] else _read(sigmas[1], where, shape)
+    turn = None if angle is None else _read(angle, where, shape)
+    return Widths((down, across), turn, _radii((down, across), turn, truncate, reach))
+
+
+def lines_first(block: np.ndarray) -> np.ndarray:
+    """View (batch…, rows, columns) as (rows, planes, columns): a shift by rows keeps memory in one run."""
+    return block.reshape(-1, *block.shape[-2:]).transpose(1, 0, 2)
+
+
+def planes_first(block: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return (rows, planes, columns) as (batch…, rows, columns) again."""
+    return block.transpose(1, 0, 2).reshape(shape)
+
+
+def _read(values: np.ndarray, where: Where, shape: tuple[int, ...]) -> np.ndarray:
+    part = values[matching(values, where)].astype(np.float64)
+    return np.ascontiguousarray(lines_first(np.broadcast_to(part, shape)))
+
+
+def _radii(sigmas: Maps, angle: np.ndarray | None, truncate: float | None, largest: tuple[int, int]) -> Maps:
+    """Return how many pixels each Gaussian reaches along rows and columns."""
+    widths = sigmas if angle is None else extents(*sigmas, angle)
+    down = _radius(widths[0], truncate, largest[0])
+    same = widths[0] is widths[1] and largest[0] == largest[1]
+    return down, down if same else _radius(widths[1], truncate, largest[1])
+
+
+def _radius(width: np.ndarray, truncate: float | None, largest: int) -> np.ndarray:
+    if truncate is None:
+        return np.where(width > 0, largest, 0)
+    return np.minimum(truncate * width + 0.5, largest).astype(np.intp)
+
+
+def active_lines(radii: np.ndarray) -> list[slice]:
+    """Return, for every distance, the lines from the first to the last that have such a reach."""
+    longest = radii.max(axis=(1, 2))
+    found = []
+    for distance in range(int(longest.max()) + 1):
+        lines = np.flatnonzero(longest >= distance)
+        found.append(slice(int(lines[0]), int(lines[-1]) + 1))
+    return found
+
+
+def line_weights(
+    sigma: np.ndarray, radii: np.ndarray, dtype: np.dtype, distances: range | None = None
+) -> np.ndarray:
+    """Return exp(−½ m²/σ²) for distances m, by default 0 … the largest radius; 0 beyond a pixel's own.
+
+    At distance 0 it is ½, as pixels there face themselves.
+    """
+    distances = range(int(radii.max()) + 1) if distances is None else distances
+    exponent = (-0.5 / sigma**2).astype(dtype)
+    weights = np.empty((len(distances), *sigma.shape), dtype)
+    nearest = int(radii.min())
+    for distance, weight in zip(distances, weights, strict=True):
+        if distance == 0:
+            weight[...] = 0.5
+            continue
+        np.multiply(exponent, distance * distance, out=weight)
+        np.exp(weight, out=weight)
+        if distance > nearest:
+            np.multiply(weight, radii >= distance, out=weight)
+    return weights
+
+
+def line_sum(weights: np.ndarray) -> np.ndarray:
+    """Sum a symmetric line of weights of which one half is given."""
+    return 2 * np.add.reduce(weights, axis=0)
+
+
+class Tap(NamedTuple):
+    """A tap of the window, the lines in which it is reached, and the weight of their pixels.
+
+    u and v are its offset along the Gaussian's own axes, in units of their σ.
+    """
+
+    m: int
+    n: int
+    lines: slice
+    weight: np.ndarray
+    u: np.ndarray
+    v: np.ndarray
+
+
+def turned_taps(widths: Widths, dtype: np.dtype) -> Iterator[Tap]:
+    """Yield one half of the window column by column, without its centre, where the weight is 1.
+
+    The other half is the same mirrored in the centre.  The weights are overwritten.
+    """
+    angle, radii = widths.angle, widths.radii
+    assert angle is not None
+    down, across = (np.maximum(sigma, _THINNEST) for sigma in widths.sigmas)
+    cosine, sine = np.cos(angle), np.sin(angle)
+    axes = (cosine / down, sine / down), (-sine / across, cosine / across)
+    lines = active_lines(radii[0]), active_lines(radii[1])
+    reach = len(lines[0]) - 1
+    weights = np.empty(angle.shape, dtype)
+    for n, columns in enumerate(lines[1]):
+        for m in range(-reach if n else 1, reach + 1):
+            part = common(lines[0][abs(m)], columns)
+            if part is None:
+                continue
+            u, v = (row[part] * m + column[part] * n for row, column in axes)
+            exponent = u * u
+            exponent += v * v
+            weight = weights[part]
+            np.multiply(exponent, -0.5, out=weight, casting="same_kind")
+            np.exp(weight, out=weight)
+            np.multiply(weight, (radii[0][part] >= abs(m)) & (radii[1][part] >= n), out=weight)
+            yield Tap(m, n, part, weight, u, v)
+
+
+def common(first: slice, second: slice) -> slice | None:
+    """Return what two slices have in common, None if nothing."""
+    start, stop = max(first.start, second.start), min(first.stop, second.stop)
+    return slice(start, stop) if start < stop else None

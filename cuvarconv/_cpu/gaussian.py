@@ -1,0 +1,196 @@
+"""The Gaussian of every pixel: y[i,j] = Σ_{m,n} k[m,n,i,j] x[i+m,j+n] / Σ_{m,n} k[m,n,i,j]."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from cuvarconv._blocks import Where, rectangles
+from cuvarconv._cpu._cuts import cuts
+from cuvarconv._cpu._mirrored import Pixels, read_pixels, real_dtype, real_parts
+from cuvarconv._cpu._tiles import WORKSPACE, store
+from cuvarconv._cpu._widths import (
+    Maps,
+    Tap,
+    Widths,
+    line_sum,
+    line_weights,
+    planes_first,
+    read_widths,
+    turned_taps,
+)
+from cuvarconv._cpu._workers import for_each
+from cuvarconv._dtypes import accumulator_dtype
+from cuvarconv._window import Window
+
+_BLOCK = (1 << 16, 256)  # outputs, and columns of them, that are cut further where their radii differ
+_PIECE = 1 << 14  # outputs; their arrays stay in the caches
+_WEIGHTS = 4 << 20  # bytes of a piece's weights along one axis
+_BYTES = 20 << 20  # that a worker takes
+
+
+def gaussian(
+    input: np.ndarray,
+    sigmas: Maps,
+    angle: np.ndarray | None,
+    output: np.ndarray,
+    window: Window,
+    *,
+    truncate: float | None,
+    dtype: np.dtype,
+) -> None:
+    """Add the pixels that have the same weight before they are multiplied, block after block.
+
+    `input` and `output` are (batch…, H, W), σ for rows and for columns and the `angle` (or None) maps of as
+    many axes, of length 1 where they broadcast to the output; `truncate` is None where the window is
+    every pixel's; `dtype` is the computing dtype.
+    """
+    if dtype.kind == "c":
+        for name, plane, part in real_parts(input, window):
+            target, real = getattr(output, name), real_dtype(dtype)
+            gaussian(plane, sigmas, angle, target, part, truncate=truncate, dtype=real)
+        return
+    dtype = accumulator_dtype(dtype)
+
+    def block(where: Where) -> None:
+        for here, widths, pixels in pieces(input, sigmas, angle, where, window, truncate, dtype):
+            target = output[here]
+            total = _aligned(pixels, widths) if widths.angle is None else _turned(pixels, widths)
+            store(target, planes_first(total, target.shape))
+
+    for_each(block, rectangles(output.shape, *_BLOCK), most_workers=WORKSPACE // _BYTES)
+
+
+def pieces(
+    input: np.ndarray,
+    sigmas: Maps,
+    angle: np.ndarray | None,
+    where: Where,
+    window: Window,
+    truncate: float | None,
+    dtype: np.dtype,
+) -> Iterator[tuple[Where, Widths, Pixels]]:
+    """Cut a block of outputs, and read what belongs to each piece."""
+    reach = window.rows.taps // 2, window.columns.taps // 2
+    *batch, down, across = where
+    shape = (*input[tuple(batch)].shape[:-2], down.stop - down.start, across.stop - across.start)
+    whole = read_widths(sigmas, angle, where, shape, truncate=truncate, reach=reach)
+    most = min(_PIECE, _WEIGHTS // (dtype.itemsize * (max(whole.reach) + 1)))
+    for rows, columns in cuts(whole.radii, most):
+        widths = whole.part(rows, columns)
+        here = (
+            *batch,
+            slice(down.start + rows.start, down.start + rows.stop),
+            slice(across.start + columns.start, across.start + columns.stop),
+        )
+        yield here, widths, read_pixels(input, here, window, widths.reach, dtype)
+
+
+def _aligned(pixels: Pixels, widths: Widths) -> np.ndarray:
+    """Return the sums with weights that are products of one along rows and one along columns."""
+    rows, columns = weights = aligned_weights(widths, pixels.dtype)
+    (total,) = aligned_sums(pixels, widths, [weights])
+    total /= line_sum(rows) * line_sum(columns) * pixels.dtype.type(pixels.scale)
+    return total
+
+
+def aligned_weights(widths: Widths, dtype: np.dtype) -> Maps:
+    """Return the weights along rows and along columns, by distance."""
+    rows = line_weights(widths.sigmas[0], widths.radii[0], dtype)
+    if widths.isotropic:
+        return rows, rows
+    return rows, line_weights(widths.sigmas[1], widths.radii[1], dtype)
+
+
+def aligned_sums(pixels: Pixels, widths: Widths, products: Sequence[Maps]) -> list[np.ndarray]:
+    """Return Σ_{m,n} a_m b_n x[i+m,j+n] for each pair (a, b) of weights that are even in m and in n.
+
+    Both are given for distances from 0, where they are halved, as pixels there face themselves.
+    """
+    shape, dtype = widths.sigmas[0].shape, pixels.dtype
+    far, wide = (reach + 1 for reach in pixels.reach)
+    weights = [(rows.reshape(far, -1), columns.reshape(wide, -1)) for rows, columns in products]
+    sums = [np.empty((wide, widths.sigmas[0].size), dtype) for _ in products]
+    lines = np.empty((pixels.window.rows.entries, *shape[1:]), dtype)
+    above, below = facing_lines(lines, far)
+    pairs = np.empty(above.shape, dtype)
+    for n in range(wide):
+        np.add(pixels.shifted(n), pixels.shifted(-n), out=lines)
+        np.add(above, below, out=pairs)
+        for (rows, _), row_sums in zip(weights, sums, strict=True):
+            _add_up(pairs, rows, widths.radii[0], row_sums[n], guarded=pixels.guarded)
+    totals = [np.empty(shape, dtype) for _ in products]
+    for (_, columns), row_sums, total in zip(weights, sums, totals, strict=True):
+        _add_up(row_sums, columns, widths.radii[1], total.reshape(-1), guarded=pixels.guarded)
+    return totals
+
+
+def _add_up(
+    values: np.ndarray, weights: np.ndarray, radii: np.ndarray, total: np.ndarray, *, guarded: bool
+) -> None:
+    """Write Σ_m w_m v_m; if `guarded`, over the distances m alone that each pixel reaches."""
+    if not guarded:
+        np.einsum("mk,mk->k", values, weights, out=total)
+        return
+    terms = values * weights
+    for distance, term in enumerate(terms):
+        clear(term, radii.reshape(-1), distance)
+    np.add.reduce(terms, axis=0, out=total)
+
+
+def facing_lines(lines: np.ndarray, distances: int) -> tuple[np.ndarray, np.ndarray]:
+    """View lines as (distances, pixels), so far below the block's own lines and so far above."""
+    step = lines.strides[0]
+    size = lines[2 * distances - 2 :].size
+    shape, first = (distances, size), (distances - 1) * step
+    return (
+        np.ndarray(shape, lines.dtype, lines, first, (step, lines.itemsize)),
+        np.ndarray(shape, lines.dtype, lines, first, (-step, lines.itemsize)),
+    )
+
+
+def clear(values: np.ndarray, radii: np.ndarray, distance: int) -> None:
+    """Set to 0 what belongs to pixels that do not reach so far."""
+    np.copyto(values, 0, where=radii < distance)
+
+
+def _turned(pixels: Pixels, widths: Widths) -> np.ndarray:
+    """Return the sums with weights of any direction, two taps that face each other at once."""
+    total = centre_pixels(pixels)
+    norm = np.ones_like(total)
+    for tap, pair in turned_pairs(pixels, widths):
+        norm[tap.lines] += 2 * tap.weight
+        total[tap.lines] += weighted(pair, tap, widths, guarded=pixels.guarded)
+    total /= norm * pixels.dtype.type(pixels.scale)
+    return total
+
+
+def weighted(values: np.ndarray, tap: Tap, widths: Widths, *, guarded: bool) -> np.ndarray:
+    """Multiply by a tap's weight; if `guarded`, 0 where a pixel does not reach it."""
+    values *= tap.weight
+    if guarded:
+        clear(values, widths.radii[0][tap.lines], abs(tap.m))
+        clear(values, widths.radii[1][tap.lines], tap.n)
+    return values
+
+
+def centre_pixels(pixels: Pixels) -> np.ndarray:
+    """Return a copy of the pixels at the windows' centres."""
+    first = pixels.reach[0]
+    return np.array(pixels.shifted(0)[first : first + pixels.window.rows.length], order="C")
+
+
+def turned_pairs(pixels: Pixels, widths: Widths) -> Iterator[tuple[Tap, np.ndarray]]:
+    """Yield the taps of half the window without its centre, and x[i+m,j+n] + x[i−m,j−n] in their lines."""
+    taps = np.empty(widths.sigmas[0].shape, pixels.dtype)
+    centre, distance = pixels.reach[0], -1
+    right = left = taps
+    for tap in turned_taps(widths, pixels.dtype):
+        if tap.n != distance:
+            distance = tap.n
+            right, left = (np.ascontiguousarray(pixels.shifted(step)) for step in (distance, -distance))
+        start, stop = centre + tap.lines.start, centre + tap.lines.stop
+        pair = taps[tap.lines]
+        np.add(right[start + tap.m : stop + tap.m], left[start - tap.m : stop - tap.m], out=pair)
+        yield tap, pair

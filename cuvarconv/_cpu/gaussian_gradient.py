@@ -1,0 +1,296 @@
+"""The gradients of `gaussian`: in the input, whose outputs are spread again, and in σ and the angle."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from cuvarconv._axis import Axis
+from cuvarconv._blocks import Where, rectangles, within
+from cuvarconv._cpu._mirrored import Pixels, real_dtype, real_parts
+from cuvarconv._cpu._runs import Run, spread_tiles
+from cuvarconv._cpu._sums import PARTIAL, add_or_assign, sum_blocks
+from cuvarconv._cpu._tiles import WORKSPACE, store
+from cuvarconv._cpu._widths import (
+    Maps,
+    Widths,
+    line_sum,
+    line_weights,
+    lines_first,
+    planes_first,
+    read_widths,
+    turned_taps,
+)
+from cuvarconv._cpu._workers import for_each
+from cuvarconv._cpu.gaussian import (
+    aligned_sums,
+    aligned_weights,
+    centre_pixels,
+    clear,
+    pieces,
+    turned_pairs,
+    weighted,
+)
+from cuvarconv._dtypes import accumulator_dtype
+from cuvarconv._window import Window
+
+_SPREAD = (1 << 15, 128)  # pixels, and columns of them, that are summed up together
+_WEIGHTS = 4 << 20  # bytes of the weights that are held at once
+_ARRAYS = 12  # of as many pixels as reach a block, while it is summed up
+_BLOCK = 1 << 16  # outputs whose slopes are summed together
+_BYTES = 24 << 20  # that a worker takes for them
+
+
+def gaussian_input_gradient(
+    grad: np.ndarray,
+    sigmas: Maps,
+    angle: np.ndarray | None,
+    output: np.ndarray,
+    window: Window,
+    *,
+    truncate: float | None,
+    dtype: np.dtype,
+) -> None:
+    """Spread every output by its own Gaussian.
+
+    `grad` is (batch…, H_out, W_out), `output` (batch…, H, W), the others are as for `gaussian`.
+    """
+    if dtype.kind == "c":
+        for name, plane, part in real_parts(grad, window):
+            if name == "real" or output.dtype.kind == "c":
+                target, real = getattr(output, name), real_dtype(dtype)
+                gaussian_input_gradient(plane, sigmas, angle, target, part, truncate=truncate, dtype=real)
+        return
+    dtype = accumulator_dtype(dtype)
+    reach = window.rows.taps // 2, window.columns.taps // 2
+
+    def block(where: Where) -> None:
+        *batch, down, across = where
+        target = output[where]
+
+        def tile_sum(rows: Run, columns: Run) -> np.ndarray:
+            here = *batch, _outputs(rows, window.rows), _outputs(columns, window.columns)
+            given = grad[here]
+            widths = read_widths(sigmas, angle, here, given.shape, truncate=truncate, reach=reach)
+            tile = np.zeros((rows.length, target[..., 0, 0].size, columns.length), dtype)
+            shifts = [
+                part.start + far - run.first
+                for part, far, run in zip(here[-2:], reach, (rows, columns), strict=True)
+            ]
+            _spread(tile, lines_first(given), widths, shifts)
+            return planes_first(tile, (*target.shape[:-2], rows.length, columns.length))
+
+        total = np.zeros(target.shape, dtype)
+        spread_tiles(total, window, down, across, tile_sum)
+        store(target, total)
+
+    places = rectangles(output.shape, *_SPREAD)
+    for_each(block, places, most_workers=WORKSPACE // _bytes(places, window, dtype) if places else 1)
+
+
+def _outputs(run: Run, axis: Axis) -> slice:
+    """Return the outputs that read a run of entries."""
+    return slice(max(0, run.first - axis.taps + 1), min(axis.length, run.first + run.length))
+
+
+def _bytes(places: list[Where], window: Window, dtype: np.dtype) -> int:
+    """Return what a worker takes, from the pixels whose Gaussians reach a block."""
+    *batch, down, across = places[0]
+    reached = math.prod(part.stop - part.start for part in batch)
+    for part, axis in ((down, window.rows), (across, window.columns)):
+        reached *= min(part.stop - part.start + axis.taps - 1, axis.length)
+    return _ARRAYS * 8 * reached + 3 * _WEIGHTS
+
+
+def _spread(tile: np.ndarray, given: np.ndarray, widths: Widths, shifts: Sequence[int]) -> None:
+    """Add what outputs (rows, planes, columns) spread; the centre of (i, j) is entry (i, j) + `shifts`."""
+    parts = [
+        slice(max(0, -shift - far), max(0, length - shift + far))
+        for shift, far, length in zip(shifts, widths.reach, (tile.shape[0], tile.shape[2]), strict=True)
+    ]
+    values = np.array(given[parts[0], :, parts[1]], tile.dtype, order="C")
+    if values.size:
+        spread = _spread_aligned if widths.angle is None else _spread_turned
+        first = [shift + part.start for shift, part in zip(shifts, parts, strict=True)]
+        spread(tile, values, widths.part(*parts), first, guarded=not np.isfinite(values).all())
+
+
+def _spread_aligned(
+    tile: np.ndarray, values: np.ndarray, widths: Widths, shifts: Sequence[int], *, guarded: bool
+) -> None:
+    """Spread along rows, for each distance along columns; spoils the values."""
+    lines = np.empty((len(tile), *values.shape[1:]), tile.dtype)
+    scaled, product = np.empty_like(values), np.empty_like(values)
+    reach, at_once = widths.reach, max(1, _WEIGHTS // values.nbytes)
+    held = max(reach) < at_once
+    weights = aligned_weights(widths, tile.dtype) if held else None
+
+    def line(axis: int, distances: range) -> np.ndarray:
+        if weights is not None:
+            return weights[axis][distances.start : distances.stop]
+        return line_weights(widths.sigmas[axis], widths.radii[axis], tile.dtype, distances)
+
+    for axis in (0, 1):
+        values /= sum(line_sum(line(axis, some)) for some in _runs_of(reach[axis], at_once))
+    for distances in _runs_of(reach[0], at_once):
+        rows = line(0, distances)
+        for n in range(reach[1] + 1):
+            np.multiply(values, line(1, range(n, n + 1))[0], out=scaled)
+            if guarded:
+                clear(scaled, widths.radii[1], n)
+            lines[...] = 0
+            for m, row in zip(distances, rows, strict=True):
+                part = slice(max(0, -shifts[0] - m), max(0, len(tile) - shifts[0] + m))
+                term = np.multiply(scaled[part], row[part], out=product[part])
+                if guarded:
+                    clear(term, widths.radii[0][part], m)
+                for step in (m, -m):
+                    _add_shifted(lines, term, part.start + shifts[0] + step)
+            for step in (n, -n):
+                _add_shifted(tile.T, lines.T, shifts[1] + step)
+
+
+def _runs_of(reach: int, at_once: int) -> list[range]:
+    return [range(at, min(at + at_once, reach + 1)) for at in range(0, reach + 1, at_once)]
+
+
+def _spread_turned(
+    tile: np.ndarray, values: np.ndarray, widths: Widths, shifts: Sequence[int], *, guarded: bool
+) -> None:
+    """Spread to two taps that face each other at once; spoils the values."""
+    norm, product = np.ones_like(values), np.empty_like(values)
+    for tap in turned_taps(widths, tile.dtype):
+        norm[tap.lines] += 2 * tap.weight
+    values /= norm
+    columns = np.zeros((2, len(tile), *values.shape[1:]), tile.dtype)
+    _add_shifted(columns[0], values, shifts[0])
+    distance = 0
+
+    def finish() -> None:
+        for lines, step in zip(columns, (distance, -distance), strict=True):
+            _add_shifted(tile.T, lines.T, shifts[1] + step)
+            lines[...] = 0
+
+    for tap in turned_taps(widths, tile.dtype):
+        if tap.n != distance:
+            finish()
+            distance = tap.n
+        term = product[tap.lines]
+        term[...] = values[tap.lines]
+        weighted(term, tap, widths, guarded=guarded)
+        for lines, step in zip(columns, (tap.m, -tap.m), strict=True):
+            _add_shifted(lines, term, tap.lines.start + shifts[0] + step)
+    finish()
+
+
+def _add_shifted(target: np.ndarray, source: np.ndarray, shift: int) -> None:
+    """Add source[k] to target[k + shift] where there is one."""
+    start, stop = max(0, -shift), min(len(source), len(target) - shift)
+    if start < stop:
+        part = target[start + shift : stop + shift]
+        np.add(part, source[start:stop], out=part)
+
+
+def gaussian_sigma_gradient(
+    grad: np.ndarray,
+    input: np.ndarray,
+    sigmas: Maps,
+    angle: np.ndarray | None,
+    outputs: Sequence[np.ndarray | None],
+    window: Window,
+    *,
+    truncate: float | None,
+    dtype: np.dtype,
+) -> None:
+    """Multiply every output's slopes by its gradient, and sum what shares a width or an angle.
+
+    `outputs` are for σ along rows, σ along columns and the angle, of as many axes as `grad`, of length 1
+    where they are summed over; None for what is not asked.  The others are as for `gaussian`.
+    """
+    real = accumulator_dtype(real_dtype(dtype))
+    planes = [(grad.real, input.real, window)]
+    if dtype.kind == "c":
+        parts = zip(real_parts(grad, window), real_parts(input, window), strict=True)
+        planes = [(given, image, part) for (_, given, _), (_, image, part) in parts]
+    asked = {number: output for number, output in enumerate(outputs) if output is not None}
+
+    def sum_up(numbers: list[int]) -> None:
+        shape = asked[numbers[0]].shape
+        shared = tuple(1 + axis for axis, length in enumerate(shape) if length == 1)
+
+        def add(sums: np.ndarray, where: Where, first: bool) -> None:
+            values = np.zeros((len(numbers), *(part.stop - part.start for part in where)), real)
+            for given, image, part in planes:
+                for here, widths, pixels in pieces(image, sigmas, angle, where, part, truncate, real):
+                    slopes = _aligned_slopes if angle is None else _turned_slopes
+                    factor = given[here].astype(real, copy=False)
+                    for target, slope in zip(values, slopes(pixels, widths, numbers), strict=True):
+                        target[within(here, where)] += planes_first(slope, factor.shape) * factor
+            add_or_assign(sums, np.add.reduce(values, axis=shared, keepdims=True), first)
+
+        together = [asked[number] for number in numbers]
+        workers = (WORKSPACE - PARTIAL) // _BYTES
+        sum_blocks(together, grad.shape, add, block=_BLOCK, dtype=real, most_workers=workers)
+
+    for shape in dict.fromkeys(output.shape for output in asked.values()):
+        sum_up([number for number, output in asked.items() if output.shape == shape])
+
+
+def _aligned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> list[np.ndarray]:
+    """Return ∂y/∂σ = Σ k (m² − E[m²]) x / σ³ along the axes that are asked for."""
+    rows, columns = weights = aligned_weights(widths, pixels.dtype)
+    products = []
+    for axis in numbers:
+        steep = _times_squares(weights[axis])
+        products.append((rows, steep) if axis else (steep, columns))
+    norm = line_sum(rows) * line_sum(columns) * pixels.dtype.type(pixels.scale)
+    slopes = aligned_sums(pixels, widths, products)
+    for axis, slope in zip(numbers, slopes, strict=True):
+        slope /= norm
+        _divide(slope, widths.sigmas[axis], 3)
+    return slopes
+
+
+def _times_squares(weights: np.ndarray) -> np.ndarray:
+    """Return w_m (m² − E[m²])."""
+    squares = np.arange(len(weights), dtype=weights.dtype) ** 2
+    steep = weights * squares.reshape(-1, *(1,) * (weights.ndim - 1))
+    mean = line_sum(steep) / line_sum(weights)
+    steep -= weights * mean
+    return steep
+
+
+def _turned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> list[np.ndarray]:
+    """Return Σ k (f − E[f]) x for f = u²/σ_r³, v²/σ_c³ and u v (1/σ_c² − 1/σ_r²), u and v being in pixels."""
+    total, dtype = centre_pixels(pixels), pixels.dtype
+    norm = np.ones_like(total)
+    sums, means = np.zeros((2, len(numbers), *total.shape), dtype)
+    for tap, pair in turned_pairs(pixels, widths):
+        here = tap.lines
+        norm[here] += 2 * tap.weight
+        weighted(pair, tap, widths, guarded=pixels.guarded)
+        total[here] += pair
+        factors = tap.u * tap.u, tap.v * tap.v, tap.u * tap.v
+        for at, number in enumerate(numbers):
+            factor = factors[number].astype(dtype)
+            np.copyto(factor, 0, where=tap.weight == 0)
+            sums[at][here] += factor * pair
+            means[at][here] += 2 * factor * tap.weight
+    rows, columns = widths.sigmas
+    for at, number in enumerate(numbers):
+        sums[at] -= means[at] / norm * total
+        sums[at] /= norm * dtype.type(pixels.scale)
+        if number < 2:
+            _divide(sums[at], widths.sigmas[number], 1)
+        else:
+            sums[at] *= np.where(rows > 0, rows / columns - columns / rows, 0).astype(dtype)
+    return list(sums)
+
+
+def _divide(slope: np.ndarray, sigma: np.ndarray, power: int) -> None:
+    """Divide by a power of σ; 0 where σ is 0."""
+    factor = np.minimum(sigma**-power, np.finfo(slope.dtype).max)
+    slope *= factor.astype(slope.dtype)
+    np.copyto(slope, 0, where=sigma == 0)
