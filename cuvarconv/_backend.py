@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -94,6 +94,13 @@ class Call:
     def upload(self, array: np.ndarray) -> Any:
         """Return an array that was made on the host as one of the backend."""
         return _view("array", array, self.home)
+
+    def composed(self, function: Callable[..., None], *arrays: Any, **keywords: Any) -> None:
+        """Call a function of primitives with this call first, for dask arrays block by block."""
+        if self.home.library == "dask":
+            self.home.backend.composed(function, *arrays, **keywords)
+        else:
+            function(self, *arrays, **keywords)
 
     def deliver(self, result: Any) -> Any:
         """Hand the result back as the caller's kind of array, or in the caller's own."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cuvarconv._backend import home_of
+from cuvarconv._backend import Call, home_of
 from cuvarconv._cpu import set_workers
 from cuvarconv._window import Window
 
@@ -40,7 +41,7 @@ class Place:
 class Step:
     """Call a primitive on one block.  Patterns have numbers of blocks in the place of arrays."""
 
-    primitive: str
+    primitive: str | Callable[..., None]
     operands: tuple[Any, ...]
     results: Any
     dtypes: tuple[np.dtype, ...]
@@ -48,16 +49,20 @@ class Step:
 
     def __call__(self, place: Place, *blocks: Any) -> Any:
         """Put images together, compute on one host thread; return an array, or a tuple of them."""
-        home = home_of(next(block for block in _leaves(blocks) if not isinstance(block, Ones)))
-        backend = home.backend
+        homes = [home_of(block) for block in _leaves(blocks) if not isinstance(block, Ones)]
+        home = next((home for home in homes if home.device is not None), homes[0])
+        backend, call = home.backend, Call(home, (), None, None)
         with home.entered(), set_workers(1):
-            arrays = [_whole(backend, place, block) for block in blocks]
+            arrays = [_whole(call, place, block) for block in blocks]
             made = [
                 backend.empty(shape, dtype) for shape, dtype in zip(place.results, self.dtypes, strict=True)
             ]
             operands = (_filled(pattern, arrays) for pattern in self.operands)
             target = _filled(self.results, made)
-            getattr(backend, self.primitive)(*operands, target, place.window, **self.keywords)
+            if isinstance(self.primitive, str):
+                getattr(backend, self.primitive)(*operands, target, place.window, **self.keywords)
+            else:
+                self.primitive(call, *operands, target, place.window, **self.keywords)
         return made[0] if len(made) == 1 else tuple(made)
 
 
@@ -72,17 +77,17 @@ def _filled(pattern: Any, arrays: list[Any]) -> Any:
     return None if pattern is None else arrays[pattern]
 
 
-def _whole(backend: Any, place: Place, block: Any) -> Any:
+def _whole(call: Call, place: Place, block: Any) -> Any:
     """Return the block itself, or an image from its pieces, which a list of lists holds."""
     if isinstance(block, Ones):
-        return backend.ones(place.outputs, block.dtype)
+        return call.home.backend.ones(place.outputs, block.dtype)
     if not isinstance(block, list):
-        return block
+        return call.upload(block)  # numbers and lists came as NumPy's
     first = block[0][0]
     shape = (*first.shape[:-2], *place.window.image_shape)
     if first.shape == shape:
         return first
-    image = backend.empty(shape, first.dtype)
+    image = call.fresh(shape, first.dtype)
     for rows, line in zip(place.rows, block, strict=True):
         for columns, piece in zip(place.columns, line, strict=True):
             image[..., rows, columns] = piece

@@ -44,6 +44,12 @@ _AXES: dict[str, tuple[Any, ...]] = {
     "unfold": ("…IJ", "…mnij"),
     "affinity": ("…cIJ", "mn…ij"),
     "affinity_gradient": ("mn…ij", "…cIJ", "…cIJ"),
+    "gaussian": ("…IJ", ("…ij", "…ij"), "…ij", "…ij"),
+    "gaussian_input_gradient": ("…ij", ("…ij", "…ij"), "…ij", "…IJ"),
+    "gaussian_sigma_gradient": ("…ij", "…IJ", ("…ij", "…ij"), "…ij", ("…ij", "…ij", "…ij")),
+    "correlate_separable": ("…IJ", ("…ij", "…ij"), "…ij"),
+    "spread_separable": ("…ij", ("…ij", "…ij"), "…IJ"),
+    "_fill_common": ("…ij", "…IJ", "…ij", "…ij", "…ij"),
     "normalized": ("…IJ", "mn…ij", "…IJ", "…ij"),
     "normalized_variance": ("…IJ", "mn…ij", "…IJ", "…IJ", "…ij"),
 }
@@ -59,6 +65,11 @@ def __getattr__(name: str) -> Callable[..., None]:
     if name not in _AXES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return functools.partial(_map_blocks, name)
+
+
+def composed(function: Callable[..., None], *arguments: Any, **keywords: Any) -> None:
+    """Treat a function of primitives as a primitive."""
+    _map_blocks(function, *arguments, **keywords)
 
 
 # ---- from the caller's arrays, and back ----------------------------------------------------------
@@ -266,12 +277,13 @@ def _parts(chunks: Chunks) -> list[slice]:
     return [slice(end - length, end) for end, length in zip(ends, chunks, strict=True)]
 
 
-def _map_blocks(primitive: str, *arguments: Any, **keywords: Any) -> None:
+def _map_blocks(primitive: str | Callable[..., None], *arguments: Any, **keywords: Any) -> None:
     """Call a primitive on every block of outputs, and put dask arrays into its targets."""
+    title = primitive if isinstance(primitive, str) else primitive.__name__
     *given, results, window = arguments
     operands: list[_Axes] = []
     targets: list[_Axes] = []
-    *letters, result_letters = _AXES[primitive]
+    *letters, result_letters = _AXES[title]
     pattern = _flat(given, tuple(letters), operands)
     result_pattern = _flat(results, result_letters, targets)
     if all(target.array.size == 0 for target in targets):
@@ -282,7 +294,8 @@ def _map_blocks(primitive: str, *arguments: Any, **keywords: Any) -> None:
     step = Step(primitive, pattern, result_pattern, dtypes, keywords)
     names = [getattr(array, "name", array) for array in arrays]
     shapes = [(target.array.shape, target.array.dtype) for target in targets]
-    name = f"{primitive}-{tokenize(names, shapes, grid.chunks, pattern, result_pattern, window, keywords)}"
+    token = tokenize(names, shapes, grid.chunks, pattern, result_pattern, window, keywords)
+    name = f"{title.lstrip('_')}-{token}"
     graph = _steps(name, step, grid, list(zip(operands, arrays, strict=True)), targets)
     lazy = [array for array in arrays if isinstance(array, da.Array)]
     for number, target in enumerate(targets):

@@ -45,7 +45,8 @@ def assert_lazy(results, expected):
             lengths = tuple(chunks[at] for chunks, at in zip(result.chunks, index, strict=True))
             assert result.blocks[index].shape == lengths
         computed = result.compute()
-        assert type(computed) is np.ndarray
+        assert isinstance(computed, np.ndarray if known.ndim else np.generic)
+        computed = np.asarray(computed)
         assert (computed.shape, computed.dtype) == (known.shape, known.dtype)
         pairs.append((computed, known))
     return pairs
@@ -203,6 +204,51 @@ def test_normalized(mode, mask_shape):
     expected = cuvarconv.normalized_correlate(x, k, mask, mode=mode, variance=variance)
     for computed, known in assert_lazy(lazy, expected):
         assert_equal(computed, known)
+
+
+def maps(case):
+    """Return σ and keywords of a call of `gaussian_filter`, in memory and as dask arrays."""
+    rows, everywhere = noise((9, 1), np.float64, 2) ** 2, noise(IMAGE, np.float64, 3) ** 2
+    everywhere[2:4] = 0
+    angle = noise(IMAGE, np.float64, 4)
+    pair = (rows, rows + 0.2)
+    return {
+        "number": (0.8, {}, 0.8, {}),
+        "pair": ((0.8, 0.4), {}, (0.8, 0.4), {}),
+        "map in memory": (everywhere, {}, everywhere, {}),
+        "map": (everywhere, {"radius": 2}, chunked(everywhere, 4), {"radius": 2}),
+        "angle": (
+            pair,
+            {"radius": (2, 1), "angle": angle},
+            (chunked(pair[0], 2), pair[1]),
+            {"radius": (2, 1), "angle": chunked(angle, 3)},
+        ),
+    }[case]
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant", ("wrap", "nearest")])
+@pytest.mark.parametrize("case", ["number", "pair", "map in memory", "map", "angle"])
+def test_gaussian(case, mode):
+    sigma, keywords, lazy_sigma, lazy_keywords = maps(case)
+    x, g = noise((2, *IMAGE), np.float64), noise((2, *IMAGE), np.float64, 1)
+    lazy_x = chunked(x, 2, UNEVEN)
+    ((computed, known),) = assert_lazy(
+        cuvarconv.gaussian_filter(lazy_x, lazy_sigma, mode=mode, cval=0.5, **lazy_keywords),
+        cuvarconv.gaussian_filter(x, sigma, mode=mode, cval=0.5, **keywords),
+    )
+    assert_equal(computed, known)
+    wrt = ("input", "sigma", "angle") if case == "angle" else ("input", "sigma")
+    vjp = cuvarconv.gaussian_filter_vjp
+    expected = vjp(g, x, sigma, wrt=wrt, mode=mode, cval=0.5, **keywords)
+    lazy = vjp(chunked(g), lazy_x, lazy_sigma, wrt=wrt, mode=mode, cval=0.5, **lazy_keywords)
+    for computed, known in assert_lazy(flat(lazy), flat(expected)):
+        assert_close(computed, known)
+
+
+def flat(gradients):
+    """Return gradients without the pairs among them."""
+    pairs = (each if isinstance(each, tuple) else (each,) for each in gradients)
+    return tuple(array for pair in pairs for array in pair)
 
 
 @pytest.mark.parametrize("mode", ["reflect", "constant"])
@@ -395,6 +441,18 @@ def bad_calls():
     }
 
 
+def test_lazy_widths_need_a_radius():
+    x = chunked(np.ones(IMAGE), 4)
+    with pytest.raises(
+        ValueError, match=r"^radius: expected an int or a pair where sigma or angle is a dask"
+    ):
+        cuvarconv.gaussian_filter(np.ones(IMAGE), x)
+    with pytest.raises(ValueError, match=r"^radius: "):
+        cuvarconv.gaussian_filter(np.ones(IMAGE), 1.0, angle=x)
+    with pytest.raises(TypeError, match=r"^sigma: gaussian_weights takes no dask arrays"):
+        cuvarconv.gaussian_weights(x)
+
+
 @pytest.mark.parametrize("case", bad_calls())
 def test_errors_come_with_the_call(case):
     error, message, x, k, keywords = bad_calls()[case]
@@ -432,12 +490,18 @@ def test_blocks_of_a_backend(xp, mode):
         *cuvarconv.correlate_vjp(xp.asarray(g), lazy_x, lazy_k, mode=mode),
         cuvarconv.correlate_vjp(xp.asarray(g), lazy_x, xp.asarray(k[..., :1, :1]), mode=mode, wrt="weights"),
         cuvarconv.fold(cuvarconv.unfold(lazy_x, 3, mode), (8, 9), mode),
+        cuvarconv.correlate(lazy_x, [[0, 1, 0], [1, -4, 1]], mode=mode),
+        cuvarconv.gaussian_filter(lazy_x, 0, mode=mode),
+        cuvarconv.normalized_correlate(lazy_x, lazy_k * 0 + 1, mode=mode),
     ]
     expected = [
         cuvarconv.correlate(x, k, mode=mode),
         *cuvarconv.correlate_vjp(g, x, k, mode=mode),
         cuvarconv.correlate_vjp(g, x, k[..., :1, :1], mode=mode, wrt="weights"),
         cuvarconv.fold(cuvarconv.unfold(x, 3, mode), (8, 9), mode),
+        cuvarconv.correlate(x, [[0, 1, 0], [1, -4, 1]], mode=mode),
+        cuvarconv.gaussian_filter(x, 0, mode=mode),
+        cuvarconv.normalized_correlate(x, k * 0 + 1, mode=mode),
     ]
     for result, known in zip(results, expected, strict=True):
         assert type(result._meta) is xp.module.ndarray
