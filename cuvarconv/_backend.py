@@ -169,7 +169,7 @@ def _common_home(arrays: dict[str, Any]) -> Home:
     homes = {name: home for name, array in arrays.items() if (home := _home(name, array))}
     if not homes:
         return _HOST_ARRAYS
-    if _DASK_ARRAYS in homes.values():
+    if any(home is _DASK_ARRAYS for home in homes.values()):
         _DASK_ARRAYS.backend.check(arrays)
         return _DASK_ARRAYS
     first, common = next(iter(homes.items()))
