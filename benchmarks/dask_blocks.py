@@ -39,8 +39,7 @@ def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterato
         for name, arrays in operands.items():
             function, size = getattr(cuvarconv, name), chunk if name == "correlate" else chunk // 4
             lazy = [
-                array if array.shape[-1] == TAPS else client.persist(da.from_array(array, _cut(array, size)))
-                for array in arrays
+                array if array.shape[-1] == TAPS else client.persist(_made(array, size)) for array in arrays
             ]
             wait(lazy)
             sides = {
@@ -56,8 +55,9 @@ def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterato
             yield Row(f"{name}, {shape}, blocks of {size}", "in memory", ratio, 0.7, True, "×", summary)
 
 
-def _cut(array: np.ndarray, size: int) -> tuple[int, ...]:
-    return (*array.shape[:-2], size, size)
+def _made(array: np.ndarray, size: int) -> Any:
+    """Return random numbers in blocks, of an array's shape."""
+    return da.random.default_rng(1).random(array.shape, np.float32, (*array.shape[:-2], size, size)) - 0.5
 
 
 def _cluster(workers: int) -> Any:

@@ -9,11 +9,13 @@ An adjoint runs the other way: a task gives what its outputs add to the pixels t
 from __future__ import annotations
 
 import functools
+import gc
 import itertools
 import math
 import operator
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -296,18 +298,39 @@ def _map_blocks(primitive: str | Callable[..., None], *arguments: Any, **keyword
     shapes = [(target.array.shape, target.array.dtype) for target in targets]
     token = tokenize(names, shapes, grid.chunks, pattern, result_pattern, window, keywords)
     name = f"{title.lstrip('_')}-{token}"
-    graph = _steps(name, step, grid, list(zip(operands, arrays, strict=True)), targets)
     lazy = [array for array in arrays if isinstance(array, da.Array)]
+    with _uncollected():
+        graph = _steps(name, step, grid, list(zip(operands, arrays, strict=True)), targets)
+        finals = _results(graph, name, grid, targets)
+    for target, final in zip(targets, finals, strict=True):
+        layers = HighLevelGraph.from_collections(final, graph, dependencies=lazy)
+        meta = _meta(lazy[0], target.array)
+        target.array.keep(da.Array(layers, final, grid.chunks_of(target), meta=meta))
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Pause the garbage collector, which would go through a growing graph again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _results(graph: Graph, name: str, grid: _Grid, targets: list[_Axes]) -> list[str]:
+    """Add the tasks that make the results out of those of the grid; return the results' names."""
+    finals = []
     for number, target in enumerate(targets):
         source = name
         if len(targets) > 1:
             source = f"{name}-{number}"
             for block in grid.blocks():
                 graph[(source, *block)] = (operator.getitem, (name, *block), number)
-        final = _collect(graph, source, grid, target)
-        layers = HighLevelGraph.from_collections(final, graph, dependencies=lazy)
-        meta = _meta(lazy[0], target.array)
-        target.array.keep(da.Array(layers, final, grid.chunks_of(target), meta=meta))
+        finals.append(_collect(graph, source, grid, target))
+    return finals
 
 
 def _block_dtype(grid: _Grid, target: _Axes, keywords: dict[str, Any]) -> np.dtype:
