@@ -16,7 +16,6 @@ import operator
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import dask.array as da
@@ -25,8 +24,8 @@ from dask.base import tokenize
 from dask.highlevelgraph import HighLevelGraph
 
 from cuvarconv._block_tasks import Ones, Place, Step, Sum, add_up, cut, joined_complex
-from cuvarconv._chunks import Chunks, Reading, output_chunks, pixel_chunks, read
 from cuvarconv._dtypes import accumulator_dtype
+from cuvarconv._grid import Axes, Grid, flat
 from cuvarconv._target import Result, Target
 from cuvarconv._window import Window
 
@@ -149,149 +148,34 @@ def _meta(like: Any, result: Target) -> Any:
 # ---- the block mapper ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Axes:
-    """An array, and what its axes are: batch axes by number, others by letter."""
-
-    array: Any
-    labels: tuple[Any, ...]
-
-    def length(self, label: Any) -> int:
-        """Return the length along an axis; where there is none, 1."""
-        return self.array.shape[self.labels.index(label)] if label in self.labels else 1
-
-    def chunks(self, label: Any) -> Chunks | None:
-        """Return the chunks along an axis, None unless it is a dask array's own."""
-        if label not in self.labels or not isinstance(self.array, da.Array):
-            return None
-        return tuple(length for length in self.array.chunks[self.labels.index(label)] if length)
-
-
-def _labelled(array: Any, letters: str) -> _Axes:
-    before, dots, after = letters.partition("…")
-    batch = range(array.ndim - len(before) - len(after)) if dots else ()
-    return _Axes(array, (*before, *batch, *after))
-
-
-def _flat(arrays: Any, letters: Any, found: list[_Axes]) -> Any:
-    """Append labelled arrays to a list; return the same structure with their numbers."""
-    if arrays is None:
-        return None
-    if isinstance(letters, tuple):
-        return tuple(_flat(*pair, found) for pair in zip(arrays, letters, strict=True))
-    found.append(_labelled(arrays, letters))
-    return len(found) - 1
-
-
-class _Grid:
-    """The blocks of outputs, counted along batch axes, rows and columns; how they read the image."""
-
-    def __init__(self, operands: list[_Axes], window: Window) -> None:
-        batch = [label for label in operands[0].labels if isinstance(label, int)]
-        self.window = window
-        self.labels = (*batch, "i", "j")
-        axes = (window.rows, window.columns)
-        pixels = [_found(operands, label, axis.size) for label, axis in zip("IJ", axes, strict=True)]
-        lengths = [max(operand.length(label) for operand in operands) for label in batch]
-        self.chunks: list[Chunks] = [
-            _found(operands, label, length) or (length,) for label, length in zip(batch, lengths, strict=True)
-        ]
-        for label, own, axis in zip("ij", pixels, axes, strict=True):
-            cuts = output_chunks(axis, own) if own else _found(operands, label, axis.length)
-            self.chunks.append(cuts or (axis.length,))
-        self.pixels = [
-            own or pixel_chunks(axis, outputs)
-            for own, axis, outputs in zip(pixels, axes, self.chunks[-2:], strict=True)
-        ]
-        self._rows, self._columns = (
-            [read(axis, part, own) for part in _parts(outputs)]
-            for axis, own, outputs in zip(axes, self.pixels, self.chunks[-2:], strict=True)
-        )
-
-    def blocks(self) -> Iterator[tuple[int, ...]]:
-        return itertools.product(*(range(len(chunks)) for chunks in self.chunks))
-
-    def shape(self, block: tuple[int, ...]) -> tuple[int, ...]:
-        """Return the shape of a block of outputs, (batch…, H_out, W_out)."""
-        return tuple(chunks[at] for chunks, at in zip(self.chunks, block, strict=True))
-
-    def readings(self, block: tuple[int, ...]) -> tuple[Reading, Reading]:
-        """Return how a block reads rows and columns."""
-        return self._rows[block[-2]], self._columns[block[-1]]
-
-    def counted(self, array: _Axes) -> list[int | None]:
-        """Return the grid's axis behind each axis of an array; None: the array has one block there."""
-        return [
-            self.labels.index(label) if label in self.labels and array.length(label) > 1 else None
-            for label in array.labels
-        ]
-
-    def is_scattered(self, array: _Axes) -> bool:
-        """Whether the array is an image, so that neighbouring blocks share pixels."""
-        return "J" in array.labels
-
-    def is_shared(self, array: _Axes) -> bool:
-        """Whether several blocks of outputs have the same block of the array."""
-        counted = self.counted(array)
-        return any(len(chunks) > 1 and at not in counted for at, chunks in enumerate(self.chunks))
-
-    def block_shape(self, array: _Axes, outputs: tuple[int, ...], window: Window) -> tuple[int, ...]:
-        """Return the shape of what one block makes of a result."""
-        front = tuple(
-            length if number is None else outputs[number]
-            for number, length in zip(self.counted(array), array.array.shape, strict=True)
-        )
-        return (*front[:-2], *window.image_shape) if self.is_scattered(array) else front
-
-    def chunks_of(self, array: _Axes) -> tuple[Chunks, ...]:
-        """Return the chunks that an array has in this grid."""
-        chunks = [
-            (length,) if number is None else self.chunks[number]
-            for number, length in zip(self.counted(array), array.array.shape, strict=True)
-        ]
-        return (*chunks[:-2], *self.pixels) if self.is_scattered(array) else tuple(chunks)
-
-    def cochunked(self, operand: _Axes) -> Any:
-        """Return an operand as a dask array with the grid's chunks."""
-        chunks, array = self.chunks_of(operand), operand.array
-        if isinstance(array, Ones):
-            return array
-        own = tuple(
-            lengths if sum(lengths) == length else (length,)
-            for lengths, length in zip(chunks, array.shape, strict=True)
-        )
-        if isinstance(array, da.Array):
-            array = array.rechunk(own, method="tasks")  # p2p, which distributed may choose, needs all workers
-        else:
-            array = da.from_array(array, own)
-        # a mask may have one row or column for all
-        return array if own == chunks else da.broadcast_to(array, tuple(map(sum, chunks)), chunks)
-
-
-def _found(operands: list[_Axes], label: Any, length: int) -> Chunks | None:
-    """Return the chunks of the first dask array that has the whole length along an axis."""
-    candidates = (operand.chunks(label) for operand in operands)
-    return next((chunks for chunks in candidates if chunks and sum(chunks) == length), None)
-
-
-def _parts(chunks: Chunks) -> list[slice]:
-    ends = list(itertools.accumulate(chunks))
-    return [slice(end - length, end) for end, length in zip(ends, chunks, strict=True)]
+def _cochunked(grid: Grid, operand: Axes) -> Any:
+    """Return an operand as a dask array with the grid's chunks."""
+    chunks, array = grid.chunks_of(operand), operand.array
+    if isinstance(array, Ones):
+        return array
+    own = tuple(
+        lengths if sum(lengths) == length else (length,)
+        for lengths, length in zip(chunks, array.shape, strict=True)
+    )
+    # not p2p, which distributed may choose and which ends with the loss of a worker
+    lazy = array.rechunk(own, method="tasks") if isinstance(array, da.Array) else da.from_array(array, own)
+    # a mask may have one row or column for all
+    return lazy if own == chunks else da.broadcast_to(lazy, tuple(map(sum, chunks)), chunks)
 
 
 def _map_blocks(primitive: str | Callable[..., None], *arguments: Any, **keywords: Any) -> None:
     """Call a primitive on every block of outputs, and put dask arrays into its targets."""
     title = primitive if isinstance(primitive, str) else primitive.__name__
     *given, results, window = arguments
-    operands: list[_Axes] = []
-    targets: list[_Axes] = []
+    operands: list[Axes] = []
+    targets: list[Axes] = []
     *letters, result_letters = _AXES[title]
-    pattern = _flat(given, tuple(letters), operands)
-    result_pattern = _flat(results, result_letters, targets)
+    pattern = flat(given, tuple(letters), operands)
+    result_pattern = flat(results, result_letters, targets)
     if all(target.array.size == 0 for target in targets):
         return
-    grid = _Grid(operands, window)
-    arrays = [grid.cochunked(operand) for operand in operands]
+    grid = Grid(operands, window)
+    arrays = [_cochunked(grid, operand) for operand in operands]
     dtypes = tuple(_block_dtype(grid, target, keywords) for target in targets)
     step = Step(primitive, pattern, result_pattern, dtypes, keywords)
     names = [getattr(array, "name", array) for array in arrays]
@@ -320,7 +204,7 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def _results(graph: Graph, name: str, grid: _Grid, targets: list[_Axes]) -> list[str]:
+def _results(graph: Graph, name: str, grid: Grid, targets: list[Axes]) -> list[str]:
     """Add the tasks that make the results out of those of the grid; return the results' names."""
     finals = []
     for number, target in enumerate(targets):
@@ -333,7 +217,7 @@ def _results(graph: Graph, name: str, grid: _Grid, targets: list[_Axes]) -> list
     return finals
 
 
-def _block_dtype(grid: _Grid, target: _Axes, keywords: dict[str, Any]) -> np.dtype:
+def _block_dtype(grid: Grid, target: Axes, keywords: dict[str, Any]) -> np.dtype:
     """Return the dtype of one block's result: what is still to be added up is not rounded yet."""
     dtype = target.array.dtype
     if not grid.is_scattered(target) and not grid.is_shared(target):
@@ -342,9 +226,7 @@ def _block_dtype(grid: _Grid, target: _Axes, keywords: dict[str, Any]) -> np.dty
     return wide if dtype.kind == "c" else np.empty(0, wide).real.dtype
 
 
-def _steps(
-    name: str, step: Step, grid: _Grid, operands: list[tuple[_Axes, Any]], targets: list[_Axes]
-) -> Graph:
+def _steps(name: str, step: Step, grid: Grid, operands: list[tuple[Axes, Any]], targets: list[Axes]) -> Graph:
     """Make the task of every block, and those that cut out the pixels that it needs from others."""
     graph: Graph = {}
     finders = [
@@ -365,7 +247,7 @@ def _steps(
 
 
 def _finder(
-    graph: Graph, name: str, grid: _Grid, operand: _Axes, array: Any
+    graph: Graph, name: str, grid: Grid, operand: Axes, array: Any
 ) -> Callable[[tuple[int, ...]], Any]:
     """Return what finds a block's part of an operand: its key, or the keys of an image's pieces."""
     numbers, whole = grid.counted(operand), getattr(array, "name", None)
@@ -396,7 +278,7 @@ def _finder(
 # ---- results that several blocks make together ---------------------------------------------------
 
 
-def _collect(graph: Graph, source: str, grid: _Grid, target: _Axes) -> str:
+def _collect(graph: Graph, source: str, grid: Grid, target: Axes) -> str:
     """Add the tasks that make the result's blocks out of those of the grid; return its name."""
     name = f"{source}-result"
     if grid.is_scattered(target):
@@ -421,7 +303,7 @@ def _collect(graph: Graph, source: str, grid: _Grid, target: _Axes) -> str:
     return name
 
 
-def _scatter(graph: Graph, source: str, name: str, grid: _Grid, target: _Axes) -> None:
+def _scatter(graph: Graph, source: str, name: str, grid: Grid, target: Axes) -> None:
     """Add what each block gives to the pixels that it reads, pixel chunk by pixel chunk."""
     numbers = grid.counted(target)[:-2]
     chunks = grid.chunks_of(target)
