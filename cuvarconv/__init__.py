@@ -1,6 +1,7 @@
 """Spatially variant 2-D convolution for NumPy, CuPy and anything that speaks DLPack."""
 
 from cuvarconv._affinity import affinity, affinity_vjp
+from cuvarconv._bilateral import bilateral_filter, bilateral_filter_vjp
 from cuvarconv._correlate import convolve, correlate, correlate_vjp
 from cuvarconv._cpu import get_workers, set_workers
 from cuvarconv._gaussian import gaussian_filter, gaussian_filter_vjp
@@ -16,6 +17,8 @@ __all__ = [
     "affinity",
     "affinity_vjp",
     "as_linear_operator",
+    "bilateral_filter",
+    "bilateral_filter_vjp",
     "convolve",
     "correlate",
     "correlate_vjp",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from cuvarconv._arguments import int_pair
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import computing_dtype, product_dtype
 from cuvarconv._gradients import Gradient, check_gradient, gradients
+from cuvarconv._shapes import with_channels
 from cuvarconv._window import Window, make_window
 
 
@@ -185,21 +185,7 @@ def _features(guide: Any, channel_axis: Any) -> Any:
     """View the guide as (…, C, H, W)."""
     if guide.dtype.kind == "c":
         raise TypeError(f"guide: expected real features, got {guide.dtype}")
-    needed = 2 if channel_axis is None else 3
-    if guide.ndim < needed:
-        raise ValueError(f"guide: expected at least {needed} axes, got shape {guide.shape}")
-    if channel_axis is None:
-        return guide[..., None, :, :]
-    try:
-        channel_axis = operator.index(channel_axis)
-    except TypeError:
-        raise TypeError(f"channel_axis: expected an int or None, got {channel_axis!r}") from None
-    if not -guide.ndim <= channel_axis < guide.ndim:
-        raise ValueError(f"channel_axis: {channel_axis} is out of range for {guide.ndim} axes")
-    if guide.shape[channel_axis] == 0:
-        raise ValueError(f"guide: expected at least one feature along axis {channel_axis}")
-    axes = [axis for axis in range(guide.ndim) if axis != channel_axis % guide.ndim]
-    return guide.transpose(*axes[:-2], channel_axis % guide.ndim, *axes[-2:])
+    return with_channels("guide", guide, channel_axis)
 
 
 def _window(

@@ -27,7 +27,7 @@ class Gradient:
 def gradients(call: Call, wrt: Any, **known: Gradient) -> Any:
     """Make the gradients that `wrt` names, in its order; one name alone gives the gradient itself."""
     results = []
-    for name in _names(wrt, tuple(known)):
+    for name in requested(wrt, tuple(known)):
         results.append(_make(call, known[name]))
     return results[0] if isinstance(wrt, str) else tuple(results)
 
@@ -47,7 +47,8 @@ def _make(call: Call, gradient: Gradient) -> Any:
     return results if several else results[0]
 
 
-def _names(wrt: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+def requested(wrt: Any, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Read `wrt`: names out of those known, or one alone."""
     names = (wrt,) if isinstance(wrt, str) else wrt
     if not isinstance(names, tuple | list) or not all(isinstance(name, str) for name in names):
         raise TypeError(f"wrt: expected a name or a tuple of names out of {known}, got {wrt!r}")

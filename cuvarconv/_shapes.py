@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 from cuvarconv._arguments import image_axes
@@ -19,6 +20,31 @@ def with_image(shape: tuple[int, ...], order: tuple[int, ...], image: tuple[int,
     """Return a shape with other lengths along its two image axes, the last ones in `order`."""
     lengths = dict(zip(order[-2:], image, strict=True))
     return tuple(lengths.get(axis, length) for axis, length in enumerate(shape))
+
+
+def with_channels(name: str, array: Any, channel_axis: Any) -> Any:
+    """View an array as (…, C, H, W), with one channel if `channel_axis` is None."""
+    order = channel_order(name, array.shape, channel_axis)
+    return array[..., None, :, :] if channel_axis is None else array.transpose(order)
+
+
+def channel_order(name: str, shape: tuple[int, ...], channel_axis: Any) -> tuple[int, ...]:
+    """Return the order of axes that puts the channels, if there are any, before the image axes."""
+    ndim, needed = len(shape), 2 if channel_axis is None else 3
+    if ndim < needed:
+        raise ValueError(f"{name}: expected at least {needed} axes, got shape {shape}")
+    if channel_axis is None:
+        return tuple(range(ndim))
+    try:
+        channel_axis = operator.index(channel_axis)
+    except TypeError:
+        raise TypeError(f"channel_axis: expected an int or None, got {channel_axis!r}") from None
+    if not -ndim <= channel_axis < ndim:
+        raise ValueError(f"channel_axis: {channel_axis} is out of range for {ndim} axes")
+    if shape[channel_axis] == 0:
+        raise ValueError(f"{name}: expected at least one channel along axis {channel_axis}")
+    axes = [axis for axis in range(ndim) if axis != channel_axis % ndim]
+    return (*axes[:-2], channel_axis % ndim, *axes[-2:])
 
 
 def kernel_size(name: str, shape: tuple[int, ...]) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from PIL import Image
 import cuvarconv
 from cuvarconv._demo import blurred, panel_row
 from cuvarconv._demo.blurs import DepthBlur, IntensityBlur
+from cuvarconv._demo.filters import draw_filtered, filtered
 from cuvarconv._demo.panel import draw
 from cuvarconv._demo.pictures import load
 
@@ -32,6 +33,8 @@ def main() -> int:
     lights(IMAGES / "gather_scatter_lights.png")
     depth_edges(IMAGES / "gather_scatter_edges.png")
     deblurred(IMAGES / "deblurred.jpg")
+    filters(IMAGES / "filters.jpg")
+    depth_of_field(IMAGES / "depth_of_field.jpg")
     for path in sorted(IMAGES.iterdir()):
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
     return 0
@@ -47,6 +50,41 @@ def variant_blur(path: Path) -> None:
     )
     rows = [panel_row(picture, blur, blurred(blur)[0]) for blur in blurs]
     draw(rows, path, width=4.0, zoom=False, pil_kwargs={"quality": 85, "optimize": True})
+
+
+def filters(path: Path) -> None:
+    """Draw the demo's filters, smaller."""
+    shown = list(filtered(load(None, None, size=640), sigma_max=5.0))
+    draw_filtered(shown, path, width=3.5, pil_kwargs={"quality": 80, "optimize": True})
+
+
+def depth_of_field(path: Path) -> None:
+    """Blur the background behind the handlebar three ways, in linear light: gather, scatter, with a guide."""
+    picture = load(None, None, size=741)
+    assert picture.disparity is not None
+    part = slice(60, 230), slice(420, 690)
+    light, disparity = picture.colours[part] ** np.float32(2.2), picture.disparity[part]
+    nearest = np.percentile(disparity, 95)
+    distance = np.maximum(nearest - disparity, 0)
+    sigma = (4.0 * distance / distance.max()).astype(np.float32)
+    kernels = cuvarconv.gaussian_weights(sigma, truncate=3.0).astype(np.float32)[..., None]
+    pictures = {
+        "photograph": light,
+        "gather: gaussian_filter": cuvarconv.gaussian_filter(
+            light, sigma[..., None], truncate=3.0, axes=(0, 1)
+        ),
+        "scatter: spread, light over what arrived": cuvarconv.spread(light, kernels, axes=(0, 1))
+        / cuvarconv.spread(np.ones_like(light), kernels, axes=(0, 1)),
+        "gather with the disparity as guide: bilateral_filter": cuvarconv.bilateral_filter(
+            light, sigma, 2.0, guide=disparity[..., None], channel_axis=-1, truncate=3.0
+        ),
+    }
+    figure = Figure((13, 8.6), layout="compressed", dpi=110)
+    for axes, (title, linear) in zip(figure.subplots(2, 2).flat, pictures.items(), strict=True):
+        axes.imshow(np.clip(linear, 0, 1) ** (1 / 2.2))
+        axes.set_title(title, fontsize=TITLE)
+        axes.set_axis_off()
+    figure.savefig(path, pil_kwargs={"quality": 85, "optimize": True})
 
 
 def deblurred(path: Path) -> None:

@@ -7,7 +7,7 @@
 // leave room for.  An index of -1 stands for `cval`.  k is in gaussian.cuh.
 //
 // Arithmetic is the traffic: the kernels are never stored, and the image comes from a tile in shared memory.
-// gaussian_window.cuh says how the symmetries of k make three in four multiplications and loads unnecessary.
+// gaussian_window.cuh says how the symmetries of k save half of the multiplications, and neighbours most of the loads.
 #include "gaussian_sums.cuh"
 
 // Blocks per multiprocessor, at least: bounds the registers.

@@ -159,6 +159,33 @@ __device__ __forceinline__ void gather(
   __syncthreads();
 }
 
+// Long sums are made list by list.
+template <class A, class Weights, bool TURNED>
+__device__ __forceinline__ void add_list(
+    A (&totals)[ROWS][COLUMNS], Weights* weights, const Output<A, TURNED>* list, int count, const Axis& rows, int row0,
+    const Axis& columns, int column0)
+{
+  A sums[ROWS][COLUMNS] = {};
+  gather(sums, weights, list, count, rows, row0, columns, column0);
+#pragma unroll
+  for (int r = 0; r < ROWS; ++r)
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) totals[r][c] += sums[r][c];
+}
+
+template <class T, class A>
+__device__ __forceinline__ void store_pixels(
+    T* to, long long row, long long column, const A (&values)[ROWS][COLUMNS], int row0, int column0, int height, int width)
+{
+#pragma unroll
+  for (int r = 0; r < ROWS; ++r)
+#pragma unroll
+    for (int c = 0; c < COLUMNS; ++c) {
+      const int h = row0 + threadIdx.x / (SIDE / COLUMNS) * ROWS + r, w = column0 + threadIdx.x % (SIDE / COLUMNS) * COLUMNS + c;
+      if (h < height && w < width) to[h * row + w * column] = Narrow<T>::from(values[r][c]);
+    }
+}
+
 template <class A, bool TURNED> struct WeightsOf { typedef AlignedGather<A> type; };
 template <class A> struct WeightsOf<A, true> { typedef char type; };
 
@@ -207,18 +234,7 @@ gaussian_input_gradient(
   const A* scale = inverse + (inverse_base + group * inverse_group);
   const int row0 = row_tile * SIDE, column0 = column_tile * SIDE;
 
-  A totals[ROWS][COLUMNS] = {}, sums[ROWS][COLUMNS] = {};
-  const auto add_list = [&](int count) {
-    gather(sums, &weights, list, count, rows, row0, columns, column0);
-#pragma unroll
-    for (int r = 0; r < ROWS; ++r)
-#pragma unroll
-      for (int c = 0; c < COLUMNS; ++c) {
-        totals[r][c] += sums[r][c];
-        sums[r][c] = 0;
-      }
-  };
-
+  A totals[ROWS][COLUMNS] = {};
   const int across = columns.last_candidate - columns.first_candidate, down = rows.last_candidate - rows.first_candidate;
   int count = 0;
   for (int line0 = 0, place0 = 0; line0 < down && across > 0;) {
@@ -232,29 +248,24 @@ gaussian_input_gradient(
       output.column = columns.numbers[j];
       output.shape.read(widths, i, j);
       used = rows.meets(output.row, output.shape.rows) && columns.meets(output.column, output.shape.columns);
-      if (used) output.value = widen(given[i * z_row + j * z_column]) * scale[i * inverse_row + j * inverse_column];
+      if (used) {
+        const A value = widen(given[i * z_row + j * z_column]);
+        output.value = value * scale[i * inverse_row + j * inverse_column];
+      }
     }
     const int at = listed_at(counts, count, used);
     if (used) list[at] = output;
     __syncthreads();
     if (count > LISTED - THREADS) {
-      add_list(count);
+      add_list(totals, &weights, list, count, rows, row0, columns, column0);
       count = 0;
     }
     place0 += THREADS;
     line0 += place0 / across;
     place0 %= across;
   }
-  add_list(count);
-
-  T* to = x + (x_base + group * x_group);
-#pragma unroll
-  for (int r = 0; r < ROWS; ++r)
-#pragma unroll
-    for (int c = 0; c < COLUMNS; ++c) {
-      const int h = row0 + threadIdx.x / (SIDE / COLUMNS) * ROWS + r, w = column0 + threadIdx.x % (SIDE / COLUMNS) * COLUMNS + c;
-      if (h < height && w < width) to[h * x_row + w * x_column] = Narrow<T>::from(totals[r][c]);
-    }
+  add_list(totals, &weights, list, count, rows, row0, columns, column0);
+  store_pixels(x + (x_base + group * x_group), x_row, x_column, totals, row0, column0, height, width);
 }
 
 // Σ k over the window of one output

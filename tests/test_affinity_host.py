@@ -68,7 +68,7 @@ CALLS = [
     *both(TypeError, "guide: ", "real", "complex64", guide=GUIDE.astype(np.complex64)),
     *both(ValueError, "guide: ", "at least 3 axes", "(6, 7)", guide=np.ones((6, 7), np.float32)),
     *both(ValueError, "guide: ", "at least 2 axes", "(7,)", guide=np.ones(7), channel_axis=None),
-    *both(ValueError, "guide: ", "one feature", "-3", guide=np.ones((2, 0, 6, 7), np.float32)),
+    *both(ValueError, "guide: ", "one channel", "-3", guide=np.ones((2, 0, 6, 7), np.float32)),
     Wrong("affinity", {"guide": GUIDE.astype("M8[s]")}, TypeError, ("guide: ", "datetime64"), NO_SUCH_DTYPE),
     Wrong("affinity", {"guide": None}, TypeError, ("guide: ",), "no array"),
     Wrong(

@@ -41,6 +41,7 @@ def numpy_only(monkeypatch):
 def no_panel(monkeypatch, numpy_only):
     """Leave out what takes long and is the same for every input."""
     monkeypatch.setattr(_demo, "draw", lambda *arguments, **keywords: None)
+    monkeypatch.setattr(_demo, "draw_filtered", lambda *arguments, **keywords: None)
 
 
 def opened(path):
@@ -74,12 +75,17 @@ def test_default_picture_with_its_disparity(demo, capsys, monkeypatch):
         "blur by intensity: comparing with unfold",
         "depth of field: blurring",
         "depth of field: comparing with unfold",
-        "drawing the panel",
+        "filters that adapt",
+        "drawing the panels",
     ]
-    names = {"panel.png", "intensity_blur.png", "depth_blur.png"}
+    names = {"panel.png", "filters.png", "intensity_blur.png", "depth_blur.png"}
     assert {path.name for path in demo.folder.iterdir()} == names
     assert all(name in printed for name in names)
     check_panel(opened(demo.folder / "panel.png"), rows=2)
+    assert len(re.findall(r"(?:_filter|normalized_correlate) +[\d.]+ s\n", printed)) == 5
+    filters = opened(demo.folder / "filters.png")[..., :3]
+    for band in np.array_split(filters, 5):
+        assert all(half.std() > 20 for half in np.array_split(band, 2, axis=1))
     for name in ("intensity_blur.png", "depth_blur.png"):
         result = opened(demo.folder / name)
         assert result.shape == (43, 64, 3)

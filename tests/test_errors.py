@@ -317,7 +317,10 @@ def described(call):
     return f"{call.function}({changes})"
 
 
-ARRAYS = ("grad", "input", "weights", "modulation", "kernels", "columns", "guide", "output")
+ARRAYS = (
+    *("grad", "input", "weights", "modulation", "kernels", "columns", "guide", "output"),
+    *("sigma_spatial", "sigma_range"),
+)
 
 
 def assert_refused(xp, call, arguments):

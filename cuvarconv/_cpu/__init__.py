@@ -8,6 +8,8 @@ import numpy as np
 from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import get_workers, set_workers
 from cuvarconv._cpu.affinity import affinity, affinity_gradient
+from cuvarconv._cpu.bilateral import bilateral
+from cuvarconv._cpu.bilateral_gradient import bilateral_gradient
 from cuvarconv._cpu.correlate import correlate
 from cuvarconv._cpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._cpu.gaussian import gaussian
@@ -27,6 +29,8 @@ from cuvarconv._quotients import Quotients
 __all__ = [
     "affinity",
     "affinity_gradient",
+    "bilateral",
+    "bilateral_gradient",
     "correlate",
     "correlate_weights_gradient",
     "empty",

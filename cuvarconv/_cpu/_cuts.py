@@ -9,49 +9,53 @@ import numpy as np
 _CELL = 16  # pixels along either axis that are not cut further
 
 # What takes as long as one pixel and one tap, measured with radii from 2 to 24.
-_LINE = 3  # a pixel's weight at one distance
-_DISTANCE = 20000  # the calls for one distance
-_PIECE = 50000  # the calls for a piece
+_LINE = 5  # a pixel's weight at one distance
+_DISTANCE = 30000  # the calls for one distance
+_PIECE = 200000  # the calls for a piece
 
 
 def cuts(radii: tuple[np.ndarray, np.ndarray], most: int) -> Iterator[tuple[slice, slice]]:
-    """Yield rectangles of at most `most` pixels (if cells allow) that cover a block (rows, planes, columns).
+    """Yield rectangles that cover a block (rows, planes, columns), of so many weights if cells allow.
 
     `radii` are those along rows and along columns.  Halves are cut in halves as long as that is less work.
     """
     height, planes, width = radii[0].shape
     rows, columns = np.arange(0, height, _CELL), np.arange(0, width, _CELL)
-    cells = np.stack(
-        [np.maximum.reduceat(np.maximum.reduceat(each.max(axis=1), rows), columns, axis=1) for each in radii]
-    )
-    row_ends, column_ends = np.append(rows, height), np.append(columns, width)
+    down_cells = _largest(radii[0], rows, columns)
+    across_cells = down_cells if radii[1] is radii[0] else _largest(radii[1], rows, columns)
+    row_ends, column_ends = [*rows.tolist(), height], [*columns.tolist(), width]
 
-    def pixels(down: slice, across: slice) -> int:
+    def work(down: slice, across: slice) -> tuple[int, int]:
+        """Return the work, and the number of weights along one axis."""
+        far = int(down_cells[down, across].max()) + 1
+        wide = far if across_cells is down_cells else int(across_cells[down, across].max()) + 1
         high = row_ends[down.stop] - row_ends[down.start]
-        return int(high * planes * (column_ends[across.stop] - column_ends[across.start]))
-
-    def work(down: slice, across: slice) -> int:
-        far, wide = (int(reach) + 1 for reach in cells[:, down, across].max(axis=(1, 2)))
+        pixels = high * planes * (column_ends[across.stop] - column_ends[across.start])
         per_pixel = far * wide + _LINE * (far + wide)
-        return per_pixel * pixels(down, across) + _DISTANCE * wide + _PIECE
+        return per_pixel * pixels + _DISTANCE * wide + _PIECE, pixels * max(far, wide)
 
-    def pieces(down: slice, across: slice, whole: int) -> Iterator[tuple[slice, slice]]:
+    def pieces(down: slice, across: slice, whole: int, weights: int) -> Iterator[tuple[slice, slice]]:
         choices = [[(half, across) for half in _halves(down)], [(down, half) for half in _halves(across)]]
         if down.stop - down.start < across.stop - across.start:
             choices.reverse()  # of two that are as good, the longer side is cut
-        halves = [[(*half, work(*half)) for half in choice] for choice in choices if choice]
-        best = min(halves, key=lambda pair: sum(half[-1] for half in pair), default=None)
-        small = pixels(down, across) <= most
-        if best is None or (small and whole <= sum(half[-1] for half in best)):
+        halves = [[(*half, *work(*half)) for half in choice] for choice in choices if choice]
+        best = min(halves, key=lambda pair: sum(half[2] for half in pair), default=None)
+        if best is None or (weights <= most and whole <= sum(half[2] for half in best)):
             yield (
-                slice(int(row_ends[down.start]), int(row_ends[down.stop])),
-                slice(int(column_ends[across.start]), int(column_ends[across.stop])),
+                slice(row_ends[down.start], row_ends[down.stop]),
+                slice(column_ends[across.start], column_ends[across.stop]),
             )
             return
         for half in best:
             yield from pieces(*half)
 
-    yield from pieces(slice(0, len(rows)), slice(0, len(columns)), 0)
+    every = slice(0, len(rows)), slice(0, len(columns))
+    yield from pieces(*every, *work(*every))
+
+
+def _largest(radii: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    lines = np.maximum.reduceat(radii[:, 0] if radii.shape[1] == 1 else radii.max(axis=1), rows)
+    return np.maximum.reduceat(lines, columns, axis=1)
 
 
 def _halves(cells: slice) -> list[slice]:

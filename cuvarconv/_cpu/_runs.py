@@ -16,7 +16,6 @@ from cuvarconv._window import Window
 Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) -> what they add
 RowTerms = Callable[[int, slice, slice], Term]  # (row tap, rows, hull of columns of outputs) -> its terms
 
-TileSum = Callable[["Run", "Run"], np.ndarray]  # (rows, columns of entries) -> the sum of their terms
 
 _FEW = 64  # taps that may be summed one after the other without loss
 _CACHED_TAPS = 64  # more make runs anew, so that the cache stays below 16 MiB
@@ -45,21 +44,19 @@ class Segment:
 class Run:
     """Neighbouring entries of an index table that all stand for pixels of one block."""
 
+    first: int
     length: int
     reaches: tuple[Reach, ...]
     segments: tuple[Segment, ...]
-
-    @property
-    def first(self) -> int:
-        """The entry with which the run begins, for windows without steps."""
-        reach = self.reaches[0]
-        return reach.outputs.start + reach.tap - reach.entries.start
 
     @property
     def hull(self) -> slice:
         """From the first to the last output that reads the run."""
         outputs = [reach.outputs for reach in self.reaches]
         return slice(min(some.start for some in outputs), max(some.stop for some in outputs))
+
+
+Tiles = Callable[[Run, Run], np.ndarray]  # (rows, columns) -> what is sent there
 
 
 def _runs(axis: Axis, first: int, last: int, longest: int) -> tuple[Run, ...]:
@@ -78,7 +75,7 @@ def _find_runs(axis: Axis, first: int, last: int, longest: int) -> tuple[Run, ..
             lowest = int(entries[at])
             reaches = tuple(_reaches(axis, lowest, lowest + run.stop - run.start))
             if reaches:
-                found.append(Run(run.stop - run.start, reaches, _segments(pixels[run] - first)))
+                found.append(Run(lowest, run.stop - run.start, reaches, _segments(pixels[run] - first)))
     return tuple(found)
 
 
@@ -122,13 +119,13 @@ def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, 
     )
 
 
-def spread_tiles(total: np.ndarray, window: Window, down: slice, across: slice, tile_sum: TileSum) -> None:
-    """Add to a block of pixels what is sent to the entries, given a tile of them, that stand for it."""
+def spread_tiles(total: np.ndarray, window: Window, down: slice, across: slice, tile_of: Tiles) -> None:
+    """Add to `total` (…, rows, columns), a block of pixels, tiles of what its runs of entries are sent."""
     planes = total[..., 0, 0].size
     longest = math.isqrt(_TILE // planes)
     for rows in _runs(window.rows, down.start, down.stop, longest):
         for columns in _runs(window.columns, across.start, across.stop, longest):
-            tile = tile_sum(rows, columns)
+            tile = tile_of(rows, columns)
             _fold(total.swapaxes(-1, -2), _folded(tile, total, columns).swapaxes(-1, -2), rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -30,10 +31,11 @@ class Widths:
         """Whether rows and columns have the same weights."""
         return self.sigmas[0] is self.sigmas[1] and self.radii[0] is self.radii[1]
 
-    @property
+    @functools.cached_property
     def reach(self) -> tuple[int, int]:
         """The largest radii."""
-        return int(self.radii[0].max()), int(self.radii[1].max())
+        down = int(self.radii[0].max())
+        return down, down if self.radii[1] is self.radii[0] else int(self.radii[1].max())
 
     def part(self, rows: slice, columns: slice) -> Widths:
         """Return a rectangle of them."""
@@ -89,8 +91,8 @@ def _radii(sigmas: Maps, angle: np.ndarray | None, truncate: float | None, large
 
 def _radius(width: np.ndarray, truncate: float | None, largest: int) -> np.ndarray:
     if truncate is None:
-        return np.where(width > 0, largest, 0)
-    return np.minimum(truncate * width + 0.5, largest).astype(np.intp)
+        return np.where(width > 0, np.int32(largest), np.int32(0))
+    return np.minimum(truncate * width + 0.5, largest).astype(np.int32)
 
 
 def active_lines(radii: np.ndarray) -> list[slice]:
@@ -103,14 +105,13 @@ def active_lines(radii: np.ndarray) -> list[slice]:
     return found
 
 
-def line_weights(
-    sigma: np.ndarray, radii: np.ndarray, dtype: np.dtype, distances: range | None = None
-) -> np.ndarray:
+def line_weights(widths: Widths, axis: int, dtype: np.dtype, distances: range | None = None) -> np.ndarray:
     """Return exp(−½ m²/σ²) for distances m, by default 0 … the largest radius; 0 beyond a pixel's own.
 
     At distance 0 it is ½, as pixels there face themselves.
     """
-    distances = range(int(radii.max()) + 1) if distances is None else distances
+    sigma, radii = widths.sigmas[axis], widths.radii[axis]
+    distances = range(widths.reach[axis] + 1) if distances is None else distances
     exponent = (-0.5 / sigma**2).astype(dtype)
     weights = np.empty((len(distances), *sigma.shape), dtype)
     nearest = int(radii.min())

@@ -25,8 +25,7 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 _BLOCK = (1 << 16, 256)  # outputs, and columns of them, that are cut further where their radii differ
-_PIECE = 1 << 14  # outputs; their arrays stay in the caches
-_WEIGHTS = 4 << 20  # bytes of a piece's weights along one axis
+_WEIGHTS = 1 << 18  # of a piece, along one axis; they stay in the caches
 _BYTES = 20 << 20  # that a worker takes
 
 
@@ -70,14 +69,15 @@ def pieces(
     window: Window,
     truncate: float | None,
     dtype: np.dtype,
+    *,
+    weights: int = _WEIGHTS,
 ) -> Iterator[tuple[Where, Widths, Pixels]]:
-    """Cut a block of outputs, and read what belongs to each piece."""
+    """Cut a block of outputs into pieces of so many weights along one axis, and read what belongs to each."""
     reach = window.rows.taps // 2, window.columns.taps // 2
     *batch, down, across = where
     shape = (*input[tuple(batch)].shape[:-2], down.stop - down.start, across.stop - across.start)
     whole = read_widths(sigmas, angle, where, shape, truncate=truncate, reach=reach)
-    most = min(_PIECE, _WEIGHTS // (dtype.itemsize * (max(whole.reach) + 1)))
-    for rows, columns in cuts(whole.radii, most):
+    for rows, columns in cuts(whole.radii, weights):
         widths = whole.part(rows, columns)
         here = (
             *batch,
@@ -89,18 +89,23 @@ def pieces(
 
 def _aligned(pixels: Pixels, widths: Widths) -> np.ndarray:
     """Return the sums with weights that are products of one along rows and one along columns."""
-    rows, columns = weights = aligned_weights(widths, pixels.dtype)
+    weights = aligned_weights(widths, pixels.dtype)
     (total,) = aligned_sums(pixels, widths, [weights])
-    total /= line_sum(rows) * line_sum(columns) * pixels.dtype.type(pixels.scale)
+    total /= aligned_norm(weights) * pixels.dtype.type(pixels.scale)
     return total
 
 
 def aligned_weights(widths: Widths, dtype: np.dtype) -> Maps:
     """Return the weights along rows and along columns, by distance."""
-    rows = line_weights(widths.sigmas[0], widths.radii[0], dtype)
-    if widths.isotropic:
-        return rows, rows
-    return rows, line_weights(widths.sigmas[1], widths.radii[1], dtype)
+    rows = line_weights(widths, 0, dtype)
+    return rows, rows if widths.isotropic else line_weights(widths, 1, dtype)
+
+
+def aligned_norm(weights: Maps) -> np.ndarray:
+    """Return the sum of all weights."""
+    rows, columns = weights
+    down = line_sum(rows)
+    return down * (down if columns is rows else line_sum(columns))
 
 
 def aligned_sums(pixels: Pixels, widths: Widths, products: Sequence[Maps]) -> list[np.ndarray]:

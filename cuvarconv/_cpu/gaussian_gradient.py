@@ -25,6 +25,7 @@ from cuvarconv._cpu._widths import (
 )
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._cpu.gaussian import (
+    aligned_norm,
     aligned_sums,
     aligned_weights,
     centre_pixels,
@@ -40,6 +41,7 @@ _SPREAD = (1 << 15, 128)  # pixels, and columns of them, that are summed up toge
 _WEIGHTS = 4 << 20  # bytes of the weights that are held at once
 _ARRAYS = 12  # of as many pixels as reach a block, while it is summed up
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
+_PIECE = 1 << 17  # weights of a piece along one axis, of which there are twice as many
 _BYTES = 24 << 20  # that a worker takes for them
 
 
@@ -130,7 +132,7 @@ def _spread_aligned(
     def line(axis: int, distances: range) -> np.ndarray:
         if weights is not None:
             return weights[axis][distances.start : distances.stop]
-        return line_weights(widths.sigmas[axis], widths.radii[axis], tile.dtype, distances)
+        return line_weights(widths, axis, tile.dtype, distances)
 
     for axis in (0, 1):
         values /= sum(line_sum(line(axis, some)) for some in _runs_of(reach[axis], at_once))
@@ -223,7 +225,9 @@ def gaussian_sigma_gradient(
         def add(sums: np.ndarray, where: Where, first: bool) -> None:
             values = np.zeros((len(numbers), *(part.stop - part.start for part in where)), real)
             for given, image, part in planes:
-                for here, widths, pixels in pieces(image, sigmas, angle, where, part, truncate, real):
+                for here, widths, pixels in pieces(
+                    image, sigmas, angle, where, part, truncate, real, weights=_PIECE
+                ):
                     slopes = _aligned_slopes if angle is None else _turned_slopes
                     factor = given[here].astype(real, copy=False)
                     for target, slope in zip(values, slopes(pixels, widths, numbers), strict=True):
@@ -241,11 +245,11 @@ def gaussian_sigma_gradient(
 def _aligned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> list[np.ndarray]:
     """Return ∂y/∂σ = Σ k (m² − E[m²]) x / σ³ along the axes that are asked for."""
     rows, columns = weights = aligned_weights(widths, pixels.dtype)
-    products = []
-    for axis in numbers:
-        steep = _times_squares(weights[axis])
-        products.append((rows, steep) if axis else (steep, columns))
-    norm = line_sum(rows) * line_sum(columns) * pixels.dtype.type(pixels.scale)
+    steep = {axis: _times_squares(weights[axis]) for axis in numbers[: 1 if widths.isotropic else 2]}
+    if widths.isotropic:
+        steep = dict.fromkeys(numbers, steep[numbers[0]])
+    products = [(rows, steep[axis]) if axis else (steep[axis], columns) for axis in numbers]
+    norm = aligned_norm(weights) * pixels.dtype.type(pixels.scale)
     slopes = aligned_sums(pixels, widths, products)
     for axis, slope in zip(numbers, slopes, strict=True):
         slope /= norm
@@ -258,7 +262,8 @@ def _times_squares(weights: np.ndarray) -> np.ndarray:
     squares = np.arange(len(weights), dtype=weights.dtype) ** 2
     steep = weights * squares.reshape(-1, *(1,) * (weights.ndim - 1))
     mean = line_sum(steep) / line_sum(weights)
-    steep -= weights * mean
+    np.subtract.outer(squares, mean, out=steep)
+    steep *= weights
     return steep
 
 
@@ -291,6 +296,6 @@ def _turned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> li
 
 def _divide(slope: np.ndarray, sigma: np.ndarray, power: int) -> None:
     """Divide by a power of σ; 0 where σ is 0."""
-    factor = np.minimum(sigma**-power, np.finfo(slope.dtype).max)
+    factor = np.minimum(1 / (sigma * sigma * sigma if power == 3 else sigma), np.finfo(slope.dtype).max)
     slope *= factor.astype(slope.dtype)
     np.copyto(slope, 0, where=sigma == 0)

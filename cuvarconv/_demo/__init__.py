@@ -1,4 +1,4 @@
-"""``python -m cuvarconv demo``: two blurs of a photograph, their picture and their cost."""
+"""``python -m cuvarconv demo``: blurs and filters of a photograph, their pictures and their cost."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import numpy as np
 
 import cuvarconv
 from cuvarconv._demo.blurs import Blur, DepthBlur, IntensityBlur, unfold_formula
+from cuvarconv._demo.filters import draw_filtered, filtered
 from cuvarconv._demo.measure import interleaved_seconds, peak_extra_bytes
 from cuvarconv._demo.panel import Row, check_matplotlib, draw
 from cuvarconv._demo.pictures import DemoError, Picture, load, reason, save
@@ -44,9 +45,16 @@ def run(options: argparse.Namespace) -> None:
         print(f"\n{title}: {_described(blur, seconds)}")
         with progress.stage(f"{title}: comparing with unfold"):
             print(_comparison(blur, options.repeats))
-    with progress.stage("drawing the panel"):
+    print("\nfilters that adapt to the image, weights made on the fly:")
+    shown = []
+    with progress.stage("filters that adapt"):
+        for one in filtered(picture, options.sigma_max):
+            print(f"  {one.title + ', ' + one.function:<52}{one.seconds:6.2f} s")
+            shown.append(one)
+    with progress.stage("drawing the panels"):
         draw(rows, folder / "panel.png", width=6.0)
-    print(f"\nwritten to {folder}: {', '.join(written)}, panel.png")
+        draw_filtered(shown, folder / "filters.png")
+    print(f"\nwritten to {folder}: {', '.join(written)}, panel.png, filters.png")
 
 
 def _made(folder: Path) -> Path:

@@ -21,6 +21,8 @@ except ImportError as error:
 
 from cuvarconv._gpu._pieces import store
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
+from cuvarconv._gpu.bilateral import bilateral
+from cuvarconv._gpu.bilateral_gradient import bilateral_gradient
 from cuvarconv._gpu.correlate import correlate
 from cuvarconv._gpu.correlate_gradient import correlate_weights_gradient
 from cuvarconv._gpu.gaussian import gaussian
@@ -41,6 +43,8 @@ from cuvarconv._quotients import Quotients
 __all__ = [
     "affinity",
     "affinity_gradient",
+    "bilateral",
+    "bilateral_gradient",
     "correlate",
     "correlate_weights_gradient",
     "current",

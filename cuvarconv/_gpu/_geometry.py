@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,12 @@ def offsets(*values: int) -> tuple[np.int64, ...]:
 def sizes(*values: int) -> tuple[np.int32, ...]:
     """Return counts as a kernel takes them."""
     return tuple(np.int32(value) for value in values)
+
+
+def sample_axes(lengths: tuple[int, ...], arrays: Sequence[Any]) -> list[BatchAxis]:
+    """Return the first axes of some arrays, of these lengths, merged; an array may be None."""
+    steps = [(0,) * len(lengths) if array is None else strides(array)[: len(lengths)] for array in arrays]
+    return merged([BatchAxis(*axis) for axis in zip(lengths, zip(*steps, strict=True), strict=True)])
 
 
 def batch_axes(piece: Piece | AdjointPiece, count: int) -> list[BatchAxis]:

@@ -25,6 +25,15 @@ def instantiations() -> dict[str, list[str]]:
             f"{kernel}<{CPP_TYPES[name]}>"
             for kernel, name in itertools.product(("affinity", "affinity_gradient"), REAL)
         ],
+        "bilateral": [
+            *(f"bilateral<{number}>" for number in numbers),
+            *(f"bilateral_many_features<{number}>" for number in numbers),
+        ],
+        "bilateral_gradient": [
+            *(f"bilateral_input_gradient<{number}>" for number in numbers),
+            *(f"bilateral_guide_gradient<{number}>" for number in numbers),
+        ],
+        "bilateral_gradient_sums": [f"bilateral_gradient_sums<{number}>" for number in numbers],
         "correlate": [
             f"correlate<{number}, {planes}, {lanes}>"
             for number, planes, lanes in itertools.product(numbers, PLANES, LANES)

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import cupy
 import numpy as np
@@ -77,13 +77,14 @@ class Piece:
 
     def most(self) -> tuple[int, int]:
         """Return how many rows and columns a launch may take."""
-        rows, columns = self.window.rows, self.window.columns
-        across = _run(columns, _MOST_OUTPUTS)
-        return _run(rows, _MOST_OUTPUTS // across), across
+        return most_outputs(self.window)
 
     def converted(self, dtype: np.dtype) -> Self:
         """Return the piece with its operands in the computing dtype."""
-        piece = self if self.image.dtype == dtype else _gathered(self, dtype)
+        piece = self
+        if self.image.dtype != dtype:
+            image = gathered(self.image, self.window, dtype)
+            piece = replace(self, image=image, window=gathered_window(self.window))
         return replace(piece, kernels=piece.kernels.astype(dtype, copy=False))
 
 
@@ -172,12 +173,37 @@ class AdjointPiece:
         if self.image.dtype == self.kernels.dtype == dtype and longest <= _MOST_OUTPUTS:
             return self
         rows, columns = self.rows.alone(), self.columns.alone()
-        image, kernels = (taken(array, rows, columns, dtype) for array in (self.image, self.kernels))
+        read = (rows.table().outputs, columns.table().outputs)
+        image, kernels = (taken(array, *read, dtype) for array in (self.image, self.kernels))
         return replace(self, image=image, kernels=kernels, rows=rows, columns=columns)
 
 
-Call = TypeVar("Call", bound=Piece | AdjointPiece)
-Gathering = TypeVar("Gathering", bound=Piece)
+Call = TypeVar("Call", bound="Cuttable")
+
+
+class Cuttable(Protocol):
+    """What `pieces` needs of a call; a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def output(self) -> Any:
+        """The result, (batch…, [C], H, W)."""
+
+    def block(self: Call, where: Where, batch: int) -> Call:
+        """Return the part of the result at `where`, (batch…, rows, columns), channels whole."""
+
+    def table_entries(self) -> tuple[int, int]:
+        """Return the lengths of the two tables that a launch takes."""
+
+    def foreign_bytes(self, dtype: np.dtype) -> int:
+        """Return what the arrays of another dtype take once converted."""
+
+    def most(self) -> tuple[int, int]:
+        """Return how many rows and columns a launch may take."""
+
+    def converted(self: Call, dtype: np.dtype) -> Call:
+        """Return the piece with its operands in the computing dtype."""
 
 
 def pieces(call: Call, dtype: np.dtype, *, batch: int, reserved: int = 0) -> Iterator[Call]:
@@ -191,7 +217,7 @@ def pieces(call: Call, dtype: np.dtype, *, batch: int, reserved: int = 0) -> Ite
     for where in _cut(call, dtype, batch, _WORKSPACE - reserved // 2):
         part = call.block(where, batch)
         target = part.output
-        piece = cast("Call", part.converted(dtype))
+        piece = part.converted(dtype)
         if target.dtype == dtype:
             yield piece
         else:
@@ -212,19 +238,30 @@ def operand_pieces(call: Piece, dtype: np.dtype, *, batch: int) -> Iterator[tupl
         yield where, replace(piece, output=piece.output.astype(dtype, copy=False))
 
 
-def _cut(call: Piece | AdjointPiece, dtype: np.dtype, batch: int, workspace: int = _WORKSPACE) -> list[Where]:
+def _cut(call: Cuttable, dtype: np.dtype, batch: int, workspace: int = _WORKSPACE) -> list[Where]:
     shape = (*call.output.shape[:batch], *call.output.shape[-2:])
     if call.foreign_bytes(dtype) == 0:
         whole_batch = [[slice(None)]] * batch
         runs = zip(shape[batch:], call.most(), strict=True)
         cuts = [[slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs]
         return list(itertools.product(*whole_batch, *cuts))
+    return largest_blocks(shape, lambda where: fits(call.block(where, batch), dtype, workspace))
+
+
+def largest_blocks(shape: tuple[int, ...], fits: Callable[[Where], bool]) -> list[Where]:
+    """Cut an array into blocks of which the first, which no other exceeds, fits."""
     elements = _MOST_ENTRIES
     cut = blocks(shape, elements)
-    while elements > 1 and not fits(call.block(cut[0], batch), dtype, workspace):
+    while elements > 1 and not fits(cut[0]):
         elements //= 2
         cut = blocks(shape, elements)
     return cut
+
+
+def most_outputs(window: Window) -> tuple[int, int]:
+    """Return how many rows and columns of outputs a launch may take."""
+    across = _run(window.columns, _MOST_OUTPUTS)
+    return _run(window.rows, _MOST_OUTPUTS // across), across
 
 
 def _run(axis: Axis, most: int) -> int:
@@ -235,7 +272,7 @@ def _run(axis: Axis, most: int) -> int:
     return run
 
 
-def fits(piece: Piece | AdjointPiece, dtype: np.dtype, workspace: int) -> bool:
+def fits(piece: Cuttable, dtype: np.dtype, workspace: int) -> bool:
     """Whether a piece's tables, and its arrays once converted, are small enough for one launch."""
     return max(piece.table_entries()) <= _MOST_ENTRIES and piece.foreign_bytes(dtype) <= workspace
 
@@ -261,27 +298,34 @@ def _size(array: Any, read: list[int]) -> int:
     return math.prod(array.shape[:-2]) * math.prod(lengths)
 
 
-def _gathered(piece: Gathering, dtype: np.dtype) -> Gathering:
-    """Convert the pixels under the windows of a block, boundary included, and no others."""
-    rows, columns = piece.window.rows.table().sources, piece.window.columns.table().sources
+def gathered(image: Any, window: Window, dtype: np.dtype) -> Any:
+    """Convert the pixels under a window, boundary included, and no others."""
+    rows, columns = window.rows.table().sources, window.columns.table().sources
     inside = (cupy.asarray(np.maximum(rows, 0))[:, None], cupy.asarray(np.maximum(columns, 0)))
-    image = piece.image[(..., *inside)].astype(dtype)
+    image = image[(..., *inside)].astype(dtype)
     for axis, sources in ((-2, rows), (-1, columns)):
         outside = np.flatnonzero(sources == CVAL)
         if outside.size:
             index = cupy.asarray(outside)
-            image[(..., index, slice(None)) if axis == -2 else (..., index)] = piece.window.cval
-    window = replace(piece.window, rows=piece.window.rows.gathered(), columns=piece.window.columns.gathered())
-    return replace(piece, image=image, window=window)
+            image[(..., index, slice(None)) if axis == -2 else (..., index)] = window.cval
+    return image
 
 
-def taken(array: Any, rows: Readers, columns: Readers, dtype: np.dtype) -> Any:
-    """Copy the outputs that are read, the axes in memory as they were; what broadcasts stays short."""
+def gathered_window(window: Window) -> Window:
+    """Return the window over what `gathered` makes."""
+    return replace(window, rows=window.rows.gathered(), columns=window.columns.gathered())
+
+
+def taken(array: Any, rows: np.ndarray, columns: np.ndarray, dtype: np.dtype) -> Any:
+    """Return some rows and columns, the axes in memory as they were; what broadcasts stays short.
+
+    It is a copy unless the rows are neighbours, the columns are, and the dtype is the array's.
+    """
     order = sorted(range(array.ndim), key=lambda axis: abs(array.strides[axis]), reverse=True)
     index: list[Any] = [slice(None)] * array.ndim
-    for axis, readers in ((array.ndim - 2, rows), (array.ndim - 1, columns)):
+    for axis, numbers in ((array.ndim - 2, rows), (array.ndim - 1, columns)):
         if array.shape[axis] > 1:
-            index[axis] = _index(readers.table().outputs)
+            index[axis] = _index(numbers)
     places = [place for place, axis in enumerate(order) if not isinstance(index[axis], slice)]
     if len(places) == 2:
         index[order[places[0]]] = index[order[places[0]]][:, None]

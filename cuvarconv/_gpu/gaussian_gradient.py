@@ -31,7 +31,7 @@ from cuvarconv._gpu._widths import (
 )
 from cuvarconv._window import Window
 
-_BLOCK = 1 << 20  # outputs whose derivatives are held at a time
+_BLOCK = 1 << 19  # outputs whose derivatives are held at a time
 _WORKSPACE = 32 << 20  # bytes of converted arrays at a time
 
 

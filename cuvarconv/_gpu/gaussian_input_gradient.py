@@ -95,8 +95,9 @@ class _Piece(AdjointPiece):
     def converted(self, dtype: np.dtype) -> Self:
         """Return the piece with the outputs that are read, in dtypes that kernels read."""
         rows, columns = self.rows.alone(), self.columns.alone()
-        image = taken(self.image, rows, columns, dtype)
-        maps = tuple(readable(taken(each, rows, columns, each.dtype)) for each in self.maps)
+        read = (rows.table().outputs, columns.table().outputs)
+        image = taken(self.image, *read, dtype)
+        maps = tuple(readable(taken(each, *read, each.dtype)) for each in self.maps)
         return replace(self, image=image, rows=rows, columns=columns, maps=maps)
 
 

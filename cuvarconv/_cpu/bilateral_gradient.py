@@ -1,0 +1,183 @@
+"""The gradients of the bilateral filter y = Σ_q w x[q] / D, D = Σ_q w, in image, guide f and both σ.
+
+With e[p,q] = Σ_c g[p] (x[q] − y[p]) w[p,q] / D[p], where g is the gradient in y, they are
+
+    image: Σ_p g[p] w[p,q] / D[p] at q
+    guide: Σ_q e[p,q] (f[q] − f[p]) / σ_r[p]² at p, less each of these terms at its q
+    σ_r:   Σ_q e[p,q] ‖f[q] − f[p]‖² / σ_r[p]³
+    σ_s:   Σ_q e[p,q] |q − p|² / σ_s[p]³
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuvarconv._blocks import Where, matching
+from cuvarconv._cpu._bilateral_adjoint import Adjoint
+from cuvarconv._cpu._likeness import Tap
+from cuvarconv._cpu._sums import PARTIAL, add_or_assign, sum_blocks
+from cuvarconv._cpu._tiles import WORKSPACE, store
+from cuvarconv._cpu._workers import for_each
+from cuvarconv._cpu.bilateral import BLOCK, BYTES, Filter, weighted_sums
+from cuvarconv._dtypes import accumulator_dtype
+from cuvarconv._window import Window
+
+_FAR = 1000.0  # of a square: such a weight is 0, and 0 times infinity would be NaN
+_TOGETHER = 1 << 20  # sums for which the gradients in both σ come from one pass
+
+Outputs = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+
+def bilateral_gradient(
+    grad: np.ndarray,
+    input: np.ndarray,
+    guide: np.ndarray,
+    sigma_spatial: np.ndarray,
+    sigma_range: np.ndarray,
+    outputs: Outputs,
+    window: Window,
+    *,
+    truncate: float | None,
+    dtype: np.dtype,
+) -> None:
+    """Write the gradients in input, guide, σ_s and σ_r, those that are not None; radii are held fixed.
+
+    The operands are those of `bilateral`, `grad` has the shape of its output, `outputs` have the
+    operands' shapes; what broadcasts is summed over.
+    """
+    dtype = accumulator_dtype(dtype)
+    filter = Filter(input, guide, sigma_spatial, sigma_range, window, truncate, dtype)
+    of_input, of_guide, *of_sigmas = outputs
+    if of_guide is not None and of_guide.shape[:-3] != input.shape[:-3]:
+        _sum_guide(filter, grad, of_guide)
+        of_guide = None
+    if of_input is not None or of_guide is not None:
+        _write_images(filter, grad, of_input, of_guide)
+    wanted = [
+        _OfSigma(output, factors)
+        for output, factors in zip(of_sigmas, (_distance, _square), strict=True)
+        if output is not None
+    ]
+    shapes = [some.output.shape for some in wanted]
+    together = len(wanted) == 2 and math.prod(np.broadcast_shapes(*shapes)) <= _TOGETHER
+    for group in [wanted] if together else [[some] for some in wanted]:
+        _write_sigmas(filter, grad, group)
+
+
+def _write_images(
+    filter: Filter, grad: np.ndarray, of_input: np.ndarray | None, of_guide: np.ndarray | None
+) -> None:
+    adjoint = Adjoint(filter, grad, of_input is not None, of_guide is not None)
+    image = filter.input.shape[-2:]
+
+    def block(where: Where) -> None:
+        *batch, down, across = where
+        total = adjoint.block(batch, down, across)
+        channels = 0
+        for output in (of_input, of_guide):
+            if output is not None:
+                part = total[..., channels : channels + output.shape[-3], :, :]
+                store(output[(*batch, slice(None), down, across)], part)
+                channels += output.shape[-3]
+
+    pieces = filter.pieces((*filter.input.shape[:-3], *image), 2 * BLOCK)  # they filter their margins too
+    for_each(block, pieces, most_workers=WORKSPACE // BYTES)
+
+
+def _sum_guide(filter: Filter, grad: np.ndarray, output: np.ndarray) -> None:
+    """Write the gradient in a guide that several samples share."""
+    adjoint = Adjoint(filter, grad, image=False, guide=True)
+
+    def add(sums: np.ndarray, where: Where, first: bool) -> None:
+        *batch, down, across = where
+        total = np.moveaxis(adjoint.block(batch, down, across), -3, 0)
+        add_or_assign(sums, _reduced(total, sums.shape), first)
+
+    domain = (*filter.input.shape[:-3], *filter.input.shape[-2:])
+    sum_blocks(
+        np.moveaxis(output, -3, 0),
+        domain,
+        add,
+        block=BLOCK // output.shape[-3] or 1,
+        dtype=filter.real,
+        most_workers=(WORKSPACE - PARTIAL) // BYTES,
+    )
+
+
+def _reduced(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Sum over the axes where another array has length 1."""
+    shared = tuple(axis for axis, length in enumerate(shape) if length == 1 and values.shape[axis] != 1)
+    return np.add.reduce(values, axis=shared, keepdims=True) if shared else values
+
+
+# ---- the two σ
+
+
+def _distance(filter: Filter, where: Where) -> tuple[Callable[[Tap], np.ndarray], np.ndarray]:
+    """Return what multiplies the weights, |q − p|², and the sums, 1/σ_s³."""
+    sigma = filter.sigma_spatial[matching(filter.sigma_spatial, where)].astype(np.float64)
+    return lambda tap: tap.weights * tap.weights.dtype.type(tap.distance), sigma**-3.0
+
+
+def _square(filter: Filter, where: Where) -> tuple[Callable[[Tap], np.ndarray], np.ndarray]:
+    """Return what multiplies the weights, ‖f(q) − f(p)‖²/(2 σ_r²), and the sums, 2/σ_r."""
+    sigma = filter.sigma_range[matching(filter.sigma_range, where)].astype(np.float64)
+    return lambda tap: tap.weights * np.minimum(tap.squares, _FAR), 2 / sigma
+
+
+@dataclass(frozen=True)
+class _OfSigma:
+    """The gradient in one of the two σ."""
+
+    output: np.ndarray
+    factors: Callable[[Filter, Where], tuple[Callable[[Tap], np.ndarray], np.ndarray]]
+
+
+def _write_sigmas(filter: Filter, grad: np.ndarray, wanted: Sequence[_OfSigma]) -> None:
+    """Write one of them, or both if they have so few numbers that these can be summed side by side."""
+    if len(wanted) == 1:
+        sums = wanted[0].output[None]
+    else:
+        shape = np.broadcast_shapes(*(some.output.shape for some in wanted))
+        sums = np.empty((len(wanted), *shape), filter.real)
+
+    def add(total: np.ndarray, where: Where, first: bool) -> None:
+        for line, slopes in zip(total, _sigma_slopes(filter, grad, wanted, where), strict=True):
+            add_or_assign(line, _reduced(slopes, line.shape), first)
+
+    domain = (*filter.input.shape[:-3], *filter.window.output_shape)
+    channels = max(filter.input.shape[-3], filter.guide.shape[-3])
+    sum_blocks(
+        sums,
+        domain,
+        add,
+        block=BLOCK // channels or 1,
+        dtype=filter.real,
+        most_workers=(WORKSPACE - PARTIAL) // BYTES,
+    )
+    if len(wanted) > 1:
+        for some, line in zip(wanted, sums, strict=True):
+            store(some.output, _reduced(line, some.output.shape))
+
+
+def _sigma_slopes(
+    filter: Filter, grad: np.ndarray, wanted: Sequence[_OfSigma], where: Where
+) -> list[np.ndarray]:
+    """Return the gradients at a block of outputs, (…, h, w)."""
+    *batch, down, across = where
+    block = filter.block(where, moving=True)
+    factors, scales = zip(*(some.factors(filter, where) for some in wanted), strict=True)
+    sums, *moments = weighted_sums(block, *factors)
+    given = grad[(*batch, slice(None), down, across)].astype(block.dtype, copy=False).conj()
+    mean, norm, slopes = sums.mean(), sums.norm, []
+    for moment, scale in zip(moments, scales, strict=True):
+        share = block.picture((moment.products - mean * moment.norm) / norm)
+        limited = np.minimum(scale, np.finfo(block.real).max).astype(block.real)
+        slope = np.add.reduce((given * share).real, axis=-3) * limited
+        np.copyto(slope, 0, where=block.widths.still)
+        slopes.append(slope)
+    return slopes

@@ -1,0 +1,491 @@
+"""`bilateral_filter` against the loops, on every backend."""
+
+import itertools
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import reference_bilateral
+from forms import EXACT, INEXACT, MODES, SAME_SIZE, VIEWS
+from hypothesis import given
+from tolerances import BFLOAT16, assert_close, assert_equal, integers, noise, stored
+
+import cuvarconv
+
+PRECISION = ["bfloat16", "float16", "float32", "complex64", "float64", "complex128"]
+
+
+def bilateral(xp, x, *sigmas, guide=None, **keywords):
+    """Call the library on a backend's arrays; the result on the host."""
+    sigmas = [xp.asarray(sigma) if isinstance(sigma, np.ndarray) else sigma for sigma in sigmas]
+    if guide is not None:
+        keywords["guide"] = xp.asarray(guide)
+    return xp.to_numpy(cuvarconv.bilateral_filter(xp.asarray(x), *sigmas, **keywords))
+
+
+def check(xp, x, *sigmas, dtype=None, **keywords):
+    """Compare with the loops; also the shape and the dtype."""
+    y = bilateral(xp, x, *sigmas, **keywords)
+    assert y.dtype == x.dtype.newbyteorder("=")
+    assert_close(y, reference_bilateral.bilateral_filter(x, *sigmas, **keywords), dtype)
+    return y
+
+
+def widths(shape, low, high, dtype="float64", seed=7):
+    """Return a map of numbers between `low` and `high`."""
+    return np.random.default_rng([seed, 5]).uniform(low, high, shape).astype(dtype)
+
+
+# ---- the window ----------------------------------------------------------------------------------
+
+
+def sigmas_of(kind, shape):
+    """Return both σ, as numbers or as maps."""
+    return (1.0, 0.8) if kind == "numbers" else (widths(shape, 0.2, 1.0), widths(shape, 0.5, 2.0, seed=8))
+
+
+each_kind = pytest.mark.parametrize("kind", ["numbers", "maps"])
+
+
+@each_kind
+@pytest.mark.parametrize("mode", [*SAME_SIZE, "grid-mirror", "grid-constant", "grid-wrap"])
+def test_modes(xp, mode, kind):
+    check(xp, noise((2, 6, 7), "float64"), *sigmas_of(kind, (6, 7)), mode=mode, cval=0.7, truncate=2.0)
+
+
+@each_kind
+@pytest.mark.parametrize("mode", [*itertools.permutations(MODES, 2)], ids="-".join)
+def test_pairs_of_modes(xp, mode, kind):
+    height, width = (4 if name == "valid" else 8 for name in mode)
+    sigmas = sigmas_of(kind, (height, width))
+    check(xp, noise((8, 8), "float64"), *sigmas, mode=mode, radius=2, cval=-0.5)
+
+
+@each_kind
+@pytest.mark.parametrize("mode", SAME_SIZE)
+@pytest.mark.parametrize("image", [(1, 1), (1, 4), (3, 1), (2, 2), (2, 5)], ids=str)
+def test_window_larger_than_the_image(xp, image, mode, kind):
+    check(xp, noise(image, "float64"), *sigmas_of(kind, image), mode=mode, radius=4, cval=0.3)
+
+
+@each_kind
+@pytest.mark.parametrize("radius", [0, 1, 2, 3, np.int64(2)], ids=repr)
+def test_radius(xp, radius, kind):
+    check(xp, noise((7, 6), "float64"), *sigmas_of(kind, (7, 6)), radius=radius)
+
+
+@pytest.mark.parametrize("truncate", [0, 0.4, 1.5, 2, 3.0, np.float32(2.5)], ids=repr)
+def test_truncate(xp, truncate):
+    """Farther taps do not exist: each pixel has a radius of its own."""
+    x = noise((7, 8), "float64")
+    check(xp, x, 1.0, 0.8, truncate=truncate)
+    check(xp, x, widths((7, 8), 0.0, 1.3), 0.8, truncate=truncate)
+
+
+def test_the_radius_is_rounded_in_double_precision(xp):
+    """1·0.5 + 0.5 is 1, and a little less is 0."""
+    x = noise((5, 6), "float32")
+    sigma = np.full((5, 6), 0.5 - 1e-15)
+    sigma[2] = 0.5
+    y = check(xp, x, sigma, 1.0, truncate=1.0)
+    np.testing.assert_array_equal((y == x).all(1), [True, True, False, True, True])
+
+
+def test_valid(xp):
+    y = check(xp, noise((2, 7, 9), "float64"), 1.0, 0.5, mode="valid", truncate=2)
+    assert y.shape == (2, 3, 5)
+    maps = sigmas_of("maps", (3, 5))
+    check(xp, noise((2, 7, 9), "float64"), *maps, mode="valid", radius=2)
+
+
+# ---- axes ----------------------------------------------------------------------------------------
+
+
+@each_kind
+@pytest.mark.parametrize("batch", [(), (1,), (3,), (2, 1, 3), (70,)], ids=str)
+def test_batch_axes(xp, batch, kind):
+    check(xp, noise((*batch, 3, 4), "float64"), *sigmas_of(kind, (3, 4)), radius=1)
+
+
+@each_kind
+@pytest.mark.parametrize("channel_axis", [-4, -3, -2, -1, 0, 1, 2, 3])
+def test_channel_axis(xp, channel_axis, kind):
+    x = noise((2, 3, 4, 5), "float64")
+    image = tuple(np.delete(x.shape, channel_axis))[-2:]
+    check(xp, x, *sigmas_of(kind, image), radius=1, channel_axis=channel_axis)
+
+
+SHAPES = {  # σ_s and σ_r for images (2, 3, 4, 5)
+    "one each": ((), ()),
+    "σ_r per sample": ((), (2, 1, 1, 1)),
+    "σ_s per sample": ((2, 1, 1, 1), ()),
+    "rows": ((4, 1), (1,)),
+    "columns": ((5,), (1, 5)),
+    "per sample and pixel": ((2, 3, 4, 5), (3, 1, 5)),
+    "σ_s alone": ((4, 5), ()),
+    "σ_r alone": ((1, 1), (4, 5)),
+}
+
+
+@pytest.mark.parametrize("shapes", SHAPES.values(), ids=SHAPES)
+def test_maps_that_broadcast(xp, shapes):
+    spatial, likeness = widths(shapes[0], 0.3, 1.2), widths(shapes[1], 0.5, 1.5, seed=8)
+    check(xp, noise((2, 3, 4, 5), "float64"), spatial, likeness, truncate=2)
+
+
+JOINT = {  # input, guide, channel_axis
+    "same shape": ((2, 4, 5), (2, 4, 5), None),
+    "guide shared by a batch": ((2, 3, 4, 5), (4, 5), None),
+    "guide shared by one axis": ((2, 3, 4, 5), (2, 1, 4, 5), None),
+    "other channels": ((2, 4, 5, 3), (2, 4, 5, 2), -1),
+    "colour guide shared by a batch": ((2, 3, 4, 5), (1, 4, 5), 1),
+    "colour guide shared, axis from the end": ((2, 3, 4, 5), (2, 4, 5), -3),
+    "grey guide": ((3, 4, 5), (4, 5), 0),
+    "grey guide of a batch": ((2, 4, 5, 3), (4, 5), -1),
+    "grey image": ((4, 5), (3, 4, 5), 0),
+    "grey image, channels last": ((4, 5), (4, 5, 2), -1),
+    "one channel": ((2, 1, 4, 5), (2, 3, 4, 5), -3),
+    "many features": ((4, 5), (9, 4, 5), 0),
+}
+
+
+@each_kind
+@pytest.mark.parametrize(("image", "guide", "channel_axis"), JOINT.values(), ids=JOINT)
+def test_guides(xp, image, guide, channel_axis, kind):
+    x, g = noise(image, "float64"), noise(guide, "float64", 1)
+    y = check(xp, x, *sigmas_of(kind, (4, 5)), guide=g, channel_axis=channel_axis, radius=2, mode="wrap")
+    assert y.shape == image
+
+
+@each_kind
+def test_the_value_outside_counts_in_image_and_guide(xp, kind):
+    x, g = noise((4, 5), "float64"), noise((4, 5), "float64", 1)
+    check(xp, x, *sigmas_of(kind, (4, 5)), guide=g, mode="constant", cval=0.6, radius=2)
+
+
+def test_an_image_as_its_own_guide(xp):
+    x = noise((3, 6, 7), "float64")
+    alone = bilateral(xp, x, 1.0, 0.7, channel_axis=0)
+    np.testing.assert_array_equal(bilateral(xp, x, 1.0, 0.7, channel_axis=0, guide=x), alone)
+
+
+@pytest.mark.no_launch(reason="empty results")
+@pytest.mark.parametrize("shape", [(0, 4, 5), (2, 0, 5), (2, 4, 0), (0, 0)], ids=str)
+def test_empty_images(xp, shape):
+    assert bilateral(xp, np.ones(shape), 1.0, 1.0).shape == shape
+    assert bilateral(xp, np.ones(shape), np.ones(shape), np.ones(shape)).shape == shape
+    assert bilateral(xp, np.ones(shape), 1.0, 1.0, guide=np.ones(shape)).shape == shape
+
+
+# ---- numbers -------------------------------------------------------------------------------------
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", ["float16", BFLOAT16, "float32", "float64"], ids=str)
+@pytest.mark.parametrize("mode", ["mirror", "constant"])
+def test_dtypes(xp, dtype, mode, kind):
+    check(xp, noise((2, 6, 5), dtype), *sigmas_of(kind, (6, 5)), channel_axis=0, mode=mode, radius=2)
+
+
+@each_kind
+@pytest.mark.parametrize(("image", "guide"), [*itertools.permutations(INEXACT, 2)], ids=str)
+def test_guides_of_another_dtype(xp, image, guide, kind):
+    if {image, guide} == {"float16", BFLOAT16}:
+        pytest.skip("float16 and bfloat16 have no common dtype")
+    if np.dtype(guide).kind == "c":
+        pytest.skip("guides are real")
+    x, g = noise((5, 6), image), noise((5, 6), guide, 1)
+    coarsest = min(x.dtype.name, g.dtype.name, key=PRECISION.index)
+    check(xp, x, *sigmas_of(kind, (5, 6)), guide=g, radius=1, dtype=coarsest)
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", ["complex64", "complex128"])
+def test_complex_images(xp, dtype, kind):
+    x, g = noise((2, 5, 6), dtype), noise((5, 6), "float64", 1)
+    check(xp, x, *sigmas_of(kind, (5, 6)), guide=g, radius=2, mode="constant", cval=0.4)
+
+
+@pytest.mark.parametrize("dtype", EXACT)
+def test_integer_images(xp, dtype):
+    """Differences are those of numbers, not modulo 2ⁿ; the result is truncated once."""
+    x = integers((5, 6), dtype, low=-50, high=100)
+    y = bilateral(xp, x, 1.0, 20.0)
+    assert_equal(y, stored(reference_bilateral.bilateral_filter(x, 1.0, 20.0), dtype))
+    wide = bilateral(xp, x, 1.0, 20.0, output="float64")
+    assert_close(wide, reference_bilateral.bilateral_filter(x, 1.0, 20.0))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "bool"])
+def test_integer_guides(xp, dtype):
+    x, g = noise((5, 6), "float64"), integers((5, 6), dtype, high=200)
+    check(xp, x, 1.0, 3.0, guide=g)
+
+
+@each_kind
+@pytest.mark.parametrize("dtype", ["float16", BFLOAT16, "float32", "int64"], ids=str)
+def test_dtypes_of_the_widths_do_not_matter(xp, dtype, kind):
+    """They are no factors: results are in the images' precision, the widths in their own."""
+    x = noise((5, 6), "float32")
+    spatial, likeness = (np.ceil(4 * sigma).astype(dtype) for sigma in sigmas_of(kind, (5, 6)))
+    check(xp, x, spatial, likeness, radius=2)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e3, 1e30])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@each_kind
+def test_units_do_not_matter(xp, dtype, scale, kind):
+    """Where the square of a difference leaves the range of numbers, its quotient does not."""
+    x = noise((5, 6), "float64")
+    scaled = (x * scale).astype(dtype)
+    spatial, likeness = sigmas_of(kind, (5, 6))
+    check(xp, scaled, spatial, likeness * scale, radius=2)
+
+
+@each_kind
+def test_differences_far_beyond_the_width(xp, kind):
+    """The range weight must not be lost in the rounding of large values."""
+    x = (noise((6, 7), "float64") + 1000).astype(np.float32)
+    check(xp, x, *sigmas_of(kind, (6, 7)), guide=noise((6, 7)) * 100 + 3000, radius=2)
+
+
+@each_kind
+@pytest.mark.parametrize("name", ["sigma_spatial", "sigma_range"])
+@pytest.mark.parametrize("keywords", [{"radius": 2}, {"truncate": 4.0}], ids=str)
+def test_a_width_of_0_leaves_the_pixel_as_it_is(xp, name, keywords, kind):
+    x = noise((5, 6), "float64")
+    x[3, 3] = np.nan
+    spatial, likeness = sigmas_of(kind, (5, 6))
+    sigmas = {"sigma_spatial": spatial, "sigma_range": likeness}
+    sigmas[name] = 0.0 if kind == "numbers" else np.where(np.eye(5, 6), 0.0, sigmas[name])
+    y = bilateral(xp, x, *sigmas.values(), **keywords)
+    np.testing.assert_array_equal(y[np.eye(5, 6) > 0], x[np.eye(5, 6) > 0])
+    expected = reference_bilateral.bilateral_filter(x, *sigmas.values(), **keywords)
+    np.testing.assert_allclose(y, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("tiny", [1e-45, 1e-30, 1e-300])
+@each_kind
+def test_the_narrowest_widths(xp, dtype, tiny, kind):
+    """Equal pixels are alike for any σ_r, and no tap but the centre is near for a tiny σ_s."""
+    x = np.array([[1, 1, 2, 2, 2, 1]], dtype)
+    shape = () if kind == "numbers" else (1, 6)
+    narrow, one = np.full(shape, tiny), np.full(shape, 1.0)
+    np.testing.assert_array_equal(bilateral(xp, x, one, narrow, radius=2), x)
+    np.testing.assert_array_equal(bilateral(xp, x, narrow, one, radius=2), x)
+    np.testing.assert_array_equal(bilateral(xp, x, narrow, narrow, radius=2), x)
+
+
+@each_kind
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("mode", ["reflect", "valid"])
+def test_values_that_are_not_finite(xp, value, mode, kind):
+    """They are read by every window that has them, and by no other."""
+    x = noise((9, 10), "float64")
+    x[4, 5] = value
+    sigmas = sigmas_of(kind, (5, 6) if mode == "valid" else (9, 10))
+    y = bilateral(xp, x, *sigmas, mode=mode, radius=2)
+    assert np.isnan(y).sum() == 25
+    expected = reference_bilateral.bilateral_filter(x, *sigmas, mode=mode, radius=2)
+    np.testing.assert_allclose(y, expected, rtol=1e-13)
+
+
+@each_kind
+def test_guides_that_are_not_finite(xp, kind):
+    """An infinite guide is unlike all others, and nothing is like it; NaN spreads."""
+    x, g = noise((7, 12), "float64"), noise((7, 12), "float64", 1)
+    g[3, 3], g[3, 8] = np.inf, np.nan
+    y = bilateral(xp, x, *sigmas_of(kind, (7, 12)), guide=g, radius=1)
+    assert np.isnan(y).sum() == 1 + 9
+    expected = reference_bilateral.bilateral_filter(x, *sigmas_of(kind, (7, 12)), guide=g, radius=1)
+    np.testing.assert_allclose(y, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_lies_beyond_a_radius_does_not_leak(xp, value):
+    """A pixel's own radius ends its window, although other pixels' windows are wider."""
+    x = noise((7, 9), "float64")
+    x[3, 4] = value
+    spatial = np.where(np.arange(9) % 2, 0.5, 1.0) * np.ones((7, 1))
+    y = bilateral(xp, x, spatial, 1.0, truncate=2.0)
+    expected = np.zeros((7, 9), bool)
+    for i, j in np.ndindex(7, 9):
+        expected[i, j] = max(abs(i - 3), abs(j - 4)) <= (1 if j % 2 else 2)
+    np.testing.assert_array_equal(np.isnan(y), expected)
+    g = noise((7, 9), "float64", 1)
+    joint = bilateral(xp, x, spatial, 1.0, truncate=2.0, guide=g)
+    np.testing.assert_array_equal(np.isfinite(joint), ~expected)
+    joint = bilateral(xp, g, spatial, 1.0, truncate=2.0, guide=np.where(np.isnan(x), x, 0))
+    np.testing.assert_array_equal(np.isnan(joint), expected & np.isnan(value))
+
+
+@each_kind
+def test_long_sums(xp, kind):
+    """5041 taps of about the same weight."""
+    x = np.random.default_rng(1).random((2, 3), np.float32) + 1
+    sigmas = (50.0, 3.0) if kind == "numbers" else (np.full((2, 3), 50.0), np.full((2, 3), 3.0))
+    check(xp, x, *sigmas, radius=35, mode="wrap")
+
+
+# ---- arrays --------------------------------------------------------------------------------------
+
+
+@each_kind
+@pytest.mark.parametrize("view", VIEWS)
+def test_strided_arrays(xp, view, kind):
+    x, g = noise((2, 4, 6), "float64"), noise((2, 4, 6), "float64", 1)
+    sigmas = sigmas_of(kind, (2, 4, 6))
+    strided = [VIEWS[view](xp, a) for a in (x, g, *sigmas)] if kind == "maps" else [x, g, *sigmas]
+    if kind == "numbers":
+        strided[:2] = [VIEWS[view](xp, a) for a in (x, g)]
+    images, guide, *given = strided
+    y = xp.to_numpy(cuvarconv.bilateral_filter(images, *given, guide=guide, radius=1))
+    assert_close(y, bilateral(xp, x, *sigmas, guide=g, radius=1))
+
+
+def test_views_without_strides(xp):
+    x = xp.as_strided(xp.asarray(np.array([2.0])), (3, 4, 5), (0, 0, 0))
+    sigma = xp.as_strided(xp.asarray(np.array([0.7])), (4, 5), (0, 0))
+    assert_close(xp.to_numpy(cuvarconv.bilateral_filter(x, sigma, sigma)), np.full((3, 4, 5), 2.0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int16", np.dtype("float64")], ids=repr)
+def test_output_dtypes(xp, dtype):
+    x = noise((5, 6), "float32") * 10
+    y = bilateral(xp, x, 1.0, 5.0, output=dtype)
+    assert y.dtype == dtype
+    expected = reference_bilateral.bilateral_filter(x, 1.0, 5.0)
+    assert_close(y, stored(expected, dtype), "float32")
+
+
+def test_output_arrays(xp):
+    x = noise((5, 6), "float64")
+    output = xp.asarray(np.full((5, 6), 9.0))
+    result = cuvarconv.bilateral_filter(xp.asarray(x), 1.0, 0.5, output=output)
+    assert result is output
+    assert_close(xp.to_numpy(output), reference_bilateral.bilateral_filter(x, 1.0, 0.5))
+
+
+@pytest.mark.parametrize("name", ["input", "guide", "sigma_range"])
+def test_output_over_an_operand(xp, name):
+    arrays = {"input": noise((5, 6), "float64"), "guide": noise((5, 6), "float64", 1)}
+    arrays["sigma_range"] = widths((5, 6), 0.5, 1)
+    expected = reference_bilateral.bilateral_filter(sigma_spatial=1.0, **_renamed(arrays))
+    given = {key: xp.asarray(array.copy()) for key, array in arrays.items()}
+    cuvarconv.bilateral_filter(**given, sigma_spatial=1.0, output=given[name])
+    assert_close(xp.to_numpy(given[name]), expected)
+
+
+def _renamed(arrays):
+    return {"x" if key == "input" else key: array for key, array in arrays.items()}
+
+
+@pytest.mark.parametrize("library", ["torch", "jax"])
+def test_arrays_of_other_libraries(library):
+    pytest.importorskip(library)
+    from test_dispatch import kind, make
+
+    x, g, sigma = noise((4, 5)), noise((4, 5), seed=1), widths((4, 5), 0.5, 1, "float32")
+    arrays = [make(library, array) for array in (x, sigma, g)]
+    result = cuvarconv.bilateral_filter(arrays[0], arrays[1], 0.5, guide=arrays[2])
+    assert isinstance(result, kind(library))
+    np.testing.assert_array_equal(np.asarray(result), cuvarconv.bilateral_filter(x, sigma, 0.5, guide=g))
+
+
+def test_lists():
+    y = cuvarconv.bilateral_filter([[0.0, 1.0, 5.0]], [[1.0, 0.5, 0.0]], [1.0, 2.0, 3.0])
+    expected = reference_bilateral.bilateral_filter(
+        np.array([[0.0, 1.0, 5.0]]), np.array([[1.0, 0.5, 0.0]]), np.array([1.0, 2.0, 3.0])
+    )
+    assert_close(y, expected)
+
+
+# ---- what it is ----------------------------------------------------------------------------------
+
+
+@each_kind
+def test_constants_are_preserved(xp, kind):
+    x, g = np.full((3, 6, 7), 0.3), noise((6, 7), "float64")
+    assert_close(bilateral(xp, x, *sigmas_of(kind, (6, 7)), guide=g), x)
+
+
+@each_kind
+def test_an_infinite_range_is_a_gaussian(xp, kind):
+    """The window's own Gaussian, normalised, as a stored kernel."""
+    x = noise((2, 6, 7), "float64")
+    infinite = np.inf if kind == "numbers" else np.full((6, 7), np.inf)
+    line = np.exp(-0.5 * np.arange(-3, 4) ** 2 / 1.2**2)
+    kernel = line[:, None] * line
+    y = bilateral(xp, x, 1.2, infinite, radius=3, mode="nearest")
+    assert_close(y, cuvarconv.correlate(x, kernel / kernel.sum(), mode="nearest"))
+
+
+@pytest.mark.parametrize("mode", ["mirror", "wrap"])
+def test_the_quotient_of_two_correlations(xp, mode):
+    """With the kernels stored: what people do without it."""
+    x, g = noise((6, 7), "float64"), noise((2, 6, 7), "float64", 1)
+    d = cuvarconv.affinity(g, 5, 0.8, mode=mode)[:, :, 0]
+    line = np.exp(-0.5 * np.arange(-2, 3) ** 2 / 1.1**2)
+    kernels = d * (line[:, None] * line)[..., None, None]
+    expected = cuvarconv.correlate(x, kernels, mode=mode) / kernels.sum((0, 1))
+    assert_close(bilateral(xp, x, 1.1, 0.8, guide=g, channel_axis=0, radius=2, mode=mode), expected)
+
+
+KORNIA_MODES = {"reflect": "mirror", "replicate": "nearest", "circular": "wrap", "constant": "constant"}
+
+
+@pytest.mark.parametrize("border", KORNIA_MODES)
+@pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_kornia(xp, border, joint, channels):
+    """Its spatial kernel is normalised, which cancels; its windows are square."""
+    torch, filters = pytest.importorskip("torch"), pytest.importorskip("kornia.filters")
+    x, g = noise((2, channels, 9, 10), "float64"), noise((2, 2, 9, 10), "float64", 1)
+    settings = {"border_type": border, "color_distance_type": "l2"}
+    window = (7, 0.6, (1.4, 1.4))
+    mode = KORNIA_MODES[border]
+    tensors = map(torch.from_numpy, (x, g))
+    if joint:
+        expected = filters.joint_bilateral_blur(*tensors, *window, **settings)
+        y = bilateral(xp, x, 1.4, 0.6, guide=g, channel_axis=1, radius=3, mode=mode)
+    else:
+        expected = filters.bilateral_blur(next(tensors), *window, **settings)
+        y = bilateral(xp, x, 1.4, 0.6, channel_axis=1, radius=3, mode=mode)
+    assert_close(y, expected.numpy())
+
+
+# ---- property-based ------------------------------------------------------------------------------
+
+
+@st.composite
+def calls(draw):
+    """Draw an image, both σ, and keywords."""
+    image = draw(st.tuples(st.integers(1, 7), st.integers(1, 7)))
+    batch = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
+    seed = draw(st.integers(0, 2**32 - 1))
+    keywords = {
+        "mode": draw(st.tuples(st.sampled_from(SAME_SIZE), st.sampled_from(SAME_SIZE))),
+        "cval": draw(st.sampled_from([0.0, 0.5, -2.0])),
+    }
+    keywords.update(draw(st.sampled_from([{"radius": 1}, {"radius": 3}, {"truncate": 1.7}])))
+    shape = (*batch, *image)
+    if draw(st.booleans()):
+        at, channels = draw(st.integers(0, len(shape))), draw(st.integers(1, 3))
+        shape = (*shape[:at], channels, *shape[at:])
+        keywords["channel_axis"] = draw(st.sampled_from([at, at - len(shape)]))
+    if draw(st.booleans()):
+        keywords["guide"] = noise(shape, "float64", seed + 1)
+    sigmas = []
+    for low, high in ((0.2, 1.5), (0.4, 3.0)):
+        full = (*batch, *image)
+        shared = draw(st.tuples(*[st.booleans()] * len(full)))
+        map_shape = tuple(1 if one else length for one, length in zip(shared, full, strict=True))
+        sigmas.append(widths(map_shape[draw(st.integers(0, len(full))) :], low, high, seed=seed))
+    return noise(shape, "float64", seed), *sigmas, keywords
+
+
+@given(call=calls())
+def test_any_call(xp, call):
+    *operands, keywords = call
+    check(xp, *operands, **keywords)
