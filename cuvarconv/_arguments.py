@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -79,3 +80,9 @@ def image_axes(axes: Any, ndim: int) -> tuple[int, int]:
     if rows % ndim == columns % ndim:
         raise ValueError(f"axes: expected two different axes, got {axes!r}")
     return rows % ndim, columns % ndim
+
+
+def is_lazy(array: Any) -> bool:
+    """Whether it is a dask array, whose values are not known before they are computed."""
+    library = getattr(sys.modules.get("dask"), "array", None)
+    return isinstance(array, getattr(library, "Array", ()))

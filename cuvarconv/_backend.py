@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -38,7 +38,9 @@ class Home:
 
     @property
     def backend(self) -> ModuleType:
-        """The package that computes there."""
+        """The package that computes there, or, for dask arrays, the module that plans it block by block."""
+        if self.library == "dask":
+            return importlib.import_module("cuvarconv._dask")
         return _cpu if self.device is None else importlib.import_module("cuvarconv._gpu")
 
     def entered(self) -> AbstractContextManager[Any]:
@@ -49,6 +51,7 @@ class Home:
 
 
 _HOST_ARRAYS = Home("numpy", None)
+_DASK_ARRAYS = Home("dask", None)
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,13 @@ class Call:
         """Return an array that was made on the host as one of the backend."""
         return _view("array", array, self.home)
 
+    def composed(self, function: Callable[..., None], *arrays: Any, **keywords: Any) -> None:
+        """Call a function of primitives with this call first, for dask arrays block by block."""
+        if self.home.library == "dask":
+            self.home.backend.composed(function, *arrays, **keywords)
+        else:
+            function(self, *arrays, **keywords)
+
     def deliver(self, result: Any) -> Any:
         """Hand the result back as the caller's kind of array, or in the caller's own."""
         if self.output is not None:
@@ -104,6 +114,8 @@ class Call:
 
     def hand_over(self, result: Any) -> Any:
         """Return a new array of the backend as the caller's kind of array."""
+        if self.home.library == "dask":
+            return self.home.backend.hand_over(result, self.operands)
         if self.home.library in ("numpy", "cupy"):
             return result
         return _module_of(self.home.library).from_dlpack(result)
@@ -137,6 +149,8 @@ def _is_dtype(output: Any) -> bool:
 
 def _check_array(output: Any) -> None:
     """Refuse what could only be copied into an array, and would not see the result."""
+    if _library(output) == "dask":
+        raise TypeError("output: dask arrays are immutable; leave output out and use the result")
     shared = isinstance(output, np.ndarray) or hasattr(output, "__dlpack__")
     if not shared or isinstance(output, np.generic):
         raise TypeError(f"output: expected an array, a dtype or None, got {output!r:.60}")
@@ -144,7 +158,7 @@ def _check_array(output: Any) -> None:
 
 def _check_returnable(home: Home) -> None:
     """Refuse, before any work, a library that cannot take the result."""
-    if home.library not in ("numpy", "cupy") and not hasattr(_module_of(home.library), "from_dlpack"):
+    if home.library not in ("numpy", "cupy", "dask") and not hasattr(_module_of(home.library), "from_dlpack"):
         raise TypeError(
             f"input: {home.library} has no from_dlpack to take the result with; "
             "pass numpy.from_dlpack(…) of each operand, or an output array"
@@ -155,6 +169,9 @@ def _common_home(arrays: dict[str, Any]) -> Home:
     homes = {name: home for name, array in arrays.items() if (home := _home(name, array))}
     if not homes:
         return _HOST_ARRAYS
+    if any(home is _DASK_ARRAYS for home in homes.values()):
+        _DASK_ARRAYS.backend.check(arrays)
+        return _DASK_ARRAYS
     first, common = next(iter(homes.items()))
     for name, home in homes.items():
         if home != common:
@@ -178,7 +195,7 @@ def _home(name: str, array: Any) -> Home | None:
         )
     library = _library(array)
     if library == "dask":
-        raise TypeError(f"{name}: dask arrays are not supported; pass {name}.compute()")
+        return _DASK_ARRAYS
     if library == "jax" and isinstance(array, sys.modules["jax"].core.Tracer):
         raise TypeError(
             f"{name}: a JAX tracer has no values to read; call this function outside of jit, grad and vmap"
@@ -200,6 +217,11 @@ def _home(name: str, array: Any) -> Home | None:
         return Home(library, int(device))
     where = "a ROCm device" if kind in (_ROCM, _ROCM_HOST) else f"DLPack device type {int(kind)}"
     raise TypeError(f"{name}: lives on {where}; expected host memory or a CUDA device")
+
+
+def home_of(array: Any) -> Home:
+    """Return where an array lives that is known to be one."""
+    return _home("array", array) or _HOST_ARRAYS
 
 
 def _library(array: Any) -> str:
@@ -232,7 +254,7 @@ def _view(name: str, array: Any, home: Home) -> Any:
             "output: a tensor with pending conjugation or negation cannot be written in place; "
             "pass output.resolve_conj().resolve_neg()"
         )
-    if home.device is not None:
+    if home.device is not None or home.library == "dask":
         return home.backend.view(name, array)
     if home.library == "numpy" or not hasattr(array, "__dlpack__") or isinstance(array, np.generic):
         return _asarray(name, array)

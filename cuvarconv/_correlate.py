@@ -38,7 +38,7 @@ def correlate(
     Parameters
     ----------
     input : array_like
-        Images, shape (…, H, W): NumPy, CuPy, PyTorch or JAX arrays, or lists.
+        Images, shape (…, H, W): NumPy, CuPy, PyTorch, JAX or dask arrays, or lists.
     weights : array_like
         Kernels, shape (kh, kw) + S, where S broadcasts to the shape of the output: (kh, kw) is one
         kernel for all, (kh, kw, H, W) one per pixel, (kh, kw, C, 1, 1) one per channel,

@@ -124,7 +124,7 @@ def gaussian_filter(
         result = call.target(with_image(images.shape, order, window.output_shape), result_dtype)
         source, target = images.transpose(order), result.transpose(order)
         if is_separable(sigmas, turn, window):
-            correlate_separable(call, source, sigmas, target, window, dtype=dtype)
+            call.composed(correlate_separable, source, sigmas, target, window, dtype=dtype)
         else:
             call.home.backend.gaussian(source, sigmas, turn, target, window, truncate=reached, dtype=dtype)
         return call.deliver(result)
@@ -214,14 +214,14 @@ def gaussian_filter_vjp(
         def fill_input(result: Any, dtype: np.dtype) -> None:
             target = result.transpose(order)
             if separable:
-                spread_separable(call, seed, sigmas, target, window, dtype=dtype)
+                call.composed(spread_separable, seed, sigmas, target, window, dtype=dtype)
             else:
                 backend.gaussian_input_gradient(
                     seed, sigmas, turn, target, window, truncate=reached, dtype=dtype
                 )
 
         def fill_sigma(result: Any, dtype: np.dtype) -> None:
-            if separable:
+            if separable and call.home.library != "dask":
                 slopes = separable_sigma_gradient(call, seed, source, sigmas, window, dtype=dtype)
                 _assign(result, slopes)
             elif isinstance(result, tuple):
@@ -231,7 +231,8 @@ def gaussian_filter_vjp(
                 )
             else:
                 target = align_sigma("sigma", result, given.shape, order)
-                _fill_common(call, seed, source, sigmas[0], turn, target, window, reached, dtype)
+                operands = seed, source, sigmas[0], turn
+                call.composed(_fill_common, *operands, target, window, truncate=reached, dtype=dtype)
 
         def fill_angle(result: Any, dtype: np.dtype) -> None:
             targets = None, None, align_sigma("angle", result, given.shape, order)
@@ -268,6 +269,7 @@ def _fill_common(
     angle: Any,
     result: Any,
     window: Window,
+    *,
     truncate: float | None,
     dtype: np.dtype,
 ) -> None:

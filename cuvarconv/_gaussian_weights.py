@@ -67,6 +67,8 @@ def gaussian_weights(sigma: Any, radius: Any = None, *, truncate: float = 4.0, a
            [0.   , 0.107, 0.274]])
     """
     with receive(None, **named_sigmas(sigma), **named_angle(angle)) as call:
+        if call.home.library == "dask":
+            raise TypeError("sigma: gaussian_weights takes no dask arrays; map it over their blocks")
         maps = list(call.operands)
         dtype = product_dtype(tuple(each.dtype for each in maps))
         turn = None if angle is None else maps.pop()

@@ -102,6 +102,8 @@ def as_linear_operator(
     common = {"mode": mode, "origin": origin, "stride": stride, "dilation": dilation}
     with receive(None, weights=weights) as call:
         (kernels,) = call.operands
+        if call.home.library == "dask":
+            raise TypeError("weights: linear operators take no dask arrays; pass weights.compute()")
         size = kernel_size("weights", kernels.shape)
         if form == "gather":
             window = make_window(size, image, cval=0.0, **common)

@@ -36,7 +36,7 @@ def local_correlate(
     Parameters
     ----------
     input : array_like
-        Images, shape (…, C_in, H, W): NumPy, CuPy, PyTorch or JAX arrays, or lists.
+        Images, shape (…, C_in, H, W): NumPy, CuPy, PyTorch, JAX or dask arrays, or lists.
     kernels : array_like
         Kernels, shape (kh, kw, H_out, W_out, C_in, C_out), or (kh, kw, …, H_out, W_out, C_in, C_out)
         with batch axes that broadcast to those of the input.

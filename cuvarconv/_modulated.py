@@ -39,7 +39,7 @@ def modulated_correlate(
     Parameters
     ----------
     input : array_like
-        Images, shape (…, C_in, H, W): NumPy, CuPy, PyTorch or JAX arrays, or lists.
+        Images, shape (…, C_in, H, W): NumPy, CuPy, PyTorch, JAX or dask arrays, or lists.
     weights : array_like
         Kernel, shape (C_out, C_in / groups, kh, kw).
     modulation : array_like

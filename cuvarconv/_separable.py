@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cuvarconv._arguments import is_lazy
 from cuvarconv._axis import Axis
 from cuvarconv._backend import Call
 from cuvarconv._blocks import Where, blocks
@@ -19,7 +20,7 @@ _BETWEEN = 16 << 20  # bytes of the image between the passes, where it can be cu
 
 def is_separable(sigmas: tuple[Any, Any], angle: Any, window: Window) -> bool:
     """Whether one σ per axis makes all kernels, each with as many taps as the window."""
-    if angle is not None or any(sigma.size != 1 for sigma in sigmas):
+    if angle is not None or any(sigma.size != 1 or is_lazy(sigma) for sigma in sigmas):
         return False
     return all(
         axis.taps == 1 or sigma.item() > 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._arguments import int_pair, number
+from cuvarconv._arguments import int_pair, is_lazy, number
 from cuvarconv._blocks import blocks, matching
 from cuvarconv._shapes import align_map
 from cuvarconv._window import Window, make_window
@@ -98,6 +98,11 @@ def largest_radii(
     sigmas: tuple[Any, Any], angle: Any, truncate: float | None, radii: tuple[int, int] | None
 ) -> tuple[int, int]:
     """Check the values of σ and the angle, and return how far the kernels reach along rows and columns."""
+    if radii is None and any(map(is_lazy, (*sigmas, angle))):
+        raise ValueError(
+            "radius: expected an int or a pair where sigma or angle is a dask array, whose values are not "
+            "known yet, got None"
+        )
     widest = _largest_widths(sigmas, angle)
     if radii is None:
         assert truncate is not None
@@ -126,6 +131,8 @@ def _largest_widths(sigmas: tuple[Any, Any], angle: Any) -> tuple[float, float]:
         return widest
     if angle.dtype.kind == "c":
         raise TypeError(f"angle: expected real numbers (radians), got {angle.dtype}")
+    if any(map(is_lazy, (*sigmas, angle))):
+        return widest  # not known, nor needed beside the radius
     low, high = float(angle.min()), float(angle.max())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("angle: expected finite numbers (radians)")
@@ -141,7 +148,7 @@ def _largest_widths(sigmas: tuple[Any, Any], angle: Any) -> tuple[float, float]:
 def _largest(name: str, sigma: Any) -> float:
     if sigma.dtype.kind == "c":
         raise TypeError(f"{name}: expected real numbers, got {sigma.dtype}")
-    if 0 in sigma.shape:
+    if 0 in sigma.shape or is_lazy(sigma):
         return 0.0
     low, high = float(sigma.min()), float(sigma.max())
     if not (low >= 0 and high < math.inf):

@@ -37,7 +37,7 @@ def spread(
     Parameters
     ----------
     input : array_like
-        Images, shape (…, H_in, W_in): NumPy, CuPy, PyTorch or JAX arrays, or lists.
+        Images, shape (…, H_in, W_in): NumPy, CuPy, PyTorch, JAX or dask arrays, or lists.
     weights : array_like
         Kernels, shape (kh, kw) + S, where S broadcasts to the shape of the input: (kh, kw) is one
         kernel for all, (kh, kw, H_in, W_in) one per pixel, and so on as for `correlate`.

@@ -47,6 +47,8 @@ ON_GPU = ("tests/test_correlate.py", "tests/test_modulated.py", "tests/test_kern
 WINDOW = ("tests/test_correlate.py", "tests/test_modulated.py", *ANY_CALL)
 ON_HOST = (*WINDOW, "tests/test_host.py", *HOST)
 THREADS = ("tests/test_host.py", "-k", "not little_memory")
+DASK = ("tests/test_dask.py", "-k", "not cuda")
+DASK_CALLS = ("tests/test_dask.py", "-k", "not cuda and not same_as_in_memory")
 DISPATCH = ("tests/test_dispatch.py", "tests/test_errors.py", *WINDOW)
 
 # ---- what is planted: (file, tests, [(bug, text, replacement), …]) -------------------------------
@@ -1491,6 +1493,52 @@ PLANTED = [
                 "lengths of the image axes swapped",
                 "dict(zip(order[-2:], image, strict=True))",
                 "dict(zip(order[:-3:-1], image, strict=True))",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_chunks.py",
+        DASK,
+        [
+            (
+                "a run goes on where the pixels turn",
+                "if owners[at] != owners[at - 1] or cuts[-1] != at - 1:",
+                "if owners[at] != owners[at - 1]:",
+            ),
+            ("a run to the left stops before pixel 0", "stop if stop >= 0 else None", "max(stop, 0)"),
+            ("the window starts in the image", "start=part.start - first", "start=part.start"),
+            ("outputs are cut too early", "-(-cuts // axis.stride)", "cuts // axis.stride"),
+        ],
+    ),
+    (
+        "cuvarconv/_dask.py",
+        DASK_CALLS,
+        [
+            (
+                "sums across blocks are rounded block by block",
+                "if not grid.is_scattered(target) and not grid.is_shared(target):",
+                "if target.array.size:",
+            ),
+            ("levels of a tree share their keys", "level += 1", "level += 0"),
+            ("names tell no windows apart", "result_pattern, window, keywords)", "result_pattern)"),
+            ("unknown chunks get through", "if any(math.isnan(length) for", "if all(math.isnan(length) for"),
+            (
+                "a kernel's own chunks lead",
+                "if own else _found(operands",
+                "if not own else _found(operands[::-1]",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_block_tasks.py",
+        DASK_CALLS,
+        [
+            ("the last of several pixels counts", "array.sum(axis=axis", "array.max(axis=axis"),
+            ("integers are rounded", "values = values.astype(np.int64)", "values = np.rint(values)"),
+            (
+                "an infinite part spoils the other",
+                "joined.imag[...] = real, imaginary",
+                "joined.imag[...] = (real + 1j * imaginary).real, imaginary",
             ),
         ],
     ),

@@ -408,16 +408,6 @@ def test_masked_arrays(name):
     assert not arrays["output"].any()
 
 
-@pytest.mark.parametrize("name", ["input", "weights"])
-def test_dask_arrays(monkeypatch, name):
-    dask, dask.array = types.ModuleType("dask"), types.ModuleType("dask.array")
-    dask.array.Array = type("Array", (), {"shape": (6, 7), "__array__": lambda self: X})
-    monkeypatch.setitem(sys.modules, "dask", dask)
-    arrays = {"input": X, "weights": K} | {name: dask.array.Array()}
-    with pytest.raises(TypeError, match=rf"^{name}: dask arrays.*compute"):
-        cuvarconv.correlate(**arrays)
-
-
 def python(code):
     """Run code in a fresh interpreter, warnings as errors; its standard output."""
     command = [sys.executable, "-W", "error", "-c", code]

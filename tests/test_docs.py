@@ -15,7 +15,15 @@ import cuvarconv
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EXTRAS = ("cupy", "jax", "torch")  # what documents may import and machines may lack
+EXTRAS = (
+    "cupy",
+    "dask",
+    "dask_cuda",
+    "distributed",
+    "jax",
+    "torch",
+    "xarray",
+)  # what documents may import and machines may lack
 
 
 def code_blocks(document):

@@ -1,0 +1,154 @@
+"""What the tasks of a dask graph do; they run where the blocks are, and know nothing of dask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cuvarconv._backend import Call, home_of
+from cuvarconv._cpu import set_workers
+from cuvarconv._window import Window
+
+
+@dataclass(frozen=True)
+class Ones:
+    """An array of ones, as large as the outputs, of which each task makes its part."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+@dataclass(frozen=True)
+class Place:
+    """One block of outputs: the window over its pixels, in rows and columns of pieces; shapes."""
+
+    window: Window
+    rows: tuple[slice, ...]
+    columns: tuple[slice, ...]
+    outputs: tuple[int, ...]  # (batch…, H_out, W_out)
+    results: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Call a primitive on one block.  Patterns have numbers of blocks in the place of arrays."""
+
+    primitive: str | Callable[..., None]
+    operands: tuple[Any, ...]
+    results: Any
+    dtypes: tuple[np.dtype, ...]
+    keywords: dict[str, Any]
+
+    def __call__(self, place: Place, *blocks: Any) -> Any:
+        """Put images together, compute on one host thread; return an array, or a tuple of them."""
+        homes = [home_of(block) for block in _leaves(blocks) if not isinstance(block, Ones)]
+        home = next((home for home in homes if home.device is not None), homes[0])
+        backend, call = home.backend, Call(home, (), None, None)
+        with home.entered(), set_workers(1):
+            arrays = [_whole(call, place, block) for block in blocks]
+            made = [
+                backend.empty(shape, dtype) for shape, dtype in zip(place.results, self.dtypes, strict=True)
+            ]
+            operands = (_filled(pattern, arrays) for pattern in self.operands)
+            target = _filled(self.results, made)
+            if isinstance(self.primitive, str):
+                getattr(backend, self.primitive)(*operands, target, place.window, **self.keywords)
+            else:
+                self.primitive(call, *operands, target, place.window, **self.keywords)
+        return made[0] if len(made) == 1 else tuple(made)
+
+
+def _leaves(blocks: Any) -> Any:
+    for block in blocks:
+        yield from _leaves(block) if isinstance(block, list) else [block]
+
+
+def _filled(pattern: Any, arrays: list[Any]) -> Any:
+    if isinstance(pattern, tuple):
+        return tuple(_filled(item, arrays) for item in pattern)
+    return None if pattern is None else arrays[pattern]
+
+
+def _whole(call: Call, place: Place, block: Any) -> Any:
+    """Return the block itself, or an image from its pieces, which a list of lists holds."""
+    if isinstance(block, Ones):
+        return call.home.backend.ones(place.outputs, block.dtype)
+    if not isinstance(block, list):
+        return call.upload(block)  # numbers and lists came as NumPy's
+    first = block[0][0]
+    shape = (*first.shape[:-2], *place.window.image_shape)
+    if first.shape == shape:
+        return first
+    image = call.fresh(shape, first.dtype)
+    for rows, line in zip(place.rows, block, strict=True):
+        for columns, piece in zip(place.columns, line, strict=True):
+            image[..., rows, columns] = piece
+    return image
+
+
+def cut(block: Any, rows: slice, columns: slice) -> Any:
+    """Return a part of a block; a small part is copied, so that it does not keep the block alive."""
+    part = block[..., rows, columns]
+    return part.copy() if 2 * part.size < block.size else part
+
+
+@dataclass(frozen=True)
+class Sum:
+    """Add up arrays, each at its own place in the last two axes, and store the sum in a dtype.
+
+    An array that is longer than its place is summed along that axis.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    places: tuple[tuple[slice, slice], ...]
+
+    def __call__(self, arrays: list[Any]) -> Any:
+        """Add in the order given."""
+        home = home_of(arrays[0])
+        with home.entered():
+            total = home.backend.empty(self.shape, arrays[0].dtype)
+            total[...] = 0
+            for array, place in zip(arrays, self.places, strict=True):
+                part = total[(..., *place)]
+                for axis in (-2, -1):
+                    if array.shape[axis] != part.shape[axis]:
+                        array = array.sum(axis=axis, keepdims=True)
+                part += array
+            return stored(total, self.dtype)
+
+
+def add_up(arrays: list[Any], dtype: np.dtype | None) -> Any:
+    """Add arrays of one shape, in the order given, and store the sum in a dtype, if one is given."""
+    with home_of(arrays[0]).entered():
+        total = arrays[0].copy()
+        for array in arrays[1:]:
+            total += array
+        return total if dtype is None else stored(total, dtype)
+
+
+def stored(values: Any, dtype: np.dtype) -> Any:
+    """Convert as primitives store: integers truncate through int64, bool is ≠ 0."""
+    if dtype.kind == "b":
+        return values != 0
+    with np.errstate(all="ignore"):
+        if dtype.kind in "iu":
+            values = values.astype(np.int64)
+        return values.astype(dtype, copy=False)
+
+
+def joined_complex(real: Any, imaginary: Any) -> Any:
+    """Return a complex array from its parts, without a product that would turn infinities to NaN."""
+    dtype = np.result_type(real.dtype, np.complex64)
+    with home_of(real).entered():
+        joined = home_of(real).backend.empty(real.shape, dtype)
+        joined.real[...], joined.imag[...] = real, imaginary
+        return joined

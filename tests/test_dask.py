@@ -1,0 +1,538 @@
+"""Dask arrays: the same results as in memory, lazily, for any chunks."""
+
+import numpy as np
+import pytest
+from forms import MODES
+from hypothesis import given
+from hypothesis import strategies as st
+from tolerances import assert_close, assert_equal, integers, noise
+
+import cuvarconv
+
+dask = pytest.importorskip("dask", reason="needs dask (the extra `dask`)")
+da = pytest.importorskip("dask.array")
+
+IMAGE = (9, 11)
+SIZE = (3, 4)
+UNEVEN = ((1, 2, 5, 1), (3, 1, 6, 1))  # rows, columns: smaller than the window, one pixel at the edges
+
+
+@pytest.fixture(autouse=True)
+def _scheduler():
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def outputs(image=IMAGE, size=SIZE, **keywords):
+    return cuvarconv.unfold(np.zeros(image), size, **keywords).shape[-2:]
+
+
+def chunked(array, chunks=2, image=None):
+    """Cut an array; `image` gives the chunks of its last two axes."""
+    if image is not None:
+        chunks = (*(chunks for _ in array.shape[:-2]), *image)
+    return da.from_array(array, chunks)
+
+
+def assert_lazy(results, expected):
+    """Check shapes and dtypes before and after computing; return pairs of arrays."""
+    results, expected = (value if isinstance(value, tuple) else (value,) for value in (results, expected))
+    pairs = []
+    for result, known in zip(results, expected, strict=True):
+        assert isinstance(result, da.Array)
+        assert (result.shape, result.dtype) == (known.shape, known.dtype)
+        for index in np.ndindex(result.numblocks):
+            lengths = tuple(chunks[at] for chunks, at in zip(result.chunks, index, strict=True))
+            assert result.blocks[index].shape == lengths
+        computed = result.compute()
+        assert isinstance(computed, np.ndarray if known.ndim else np.generic)
+        computed = np.asarray(computed)
+        assert (computed.shape, computed.dtype) == (known.shape, known.dtype)
+        pairs.append((computed, known))
+    return pairs
+
+
+def forms(h, w):
+    """Calls of every function, as (function, operands that vary per location or not, keywords).
+
+    Operands are whole numbers, so that sums are exact in any order.
+    """
+    x = integers((2, 4, *IMAGE), seed=1)
+    k, g = integers((*SIZE, h, w), seed=2), integers((2, 4, h, w), seed=3)
+    weights, d = integers((6, 2, *SIZE), seed=4), integers((*SIZE, 2, 2, h, w), seed=5)
+    full = integers((*SIZE, h, w, 4, 3), seed=6)
+    g6, g3 = integers((2, 6, h, w), seed=7), integers((2, 3, h, w), seed=8)
+    u = integers((2, 4, *SIZE, h, w), seed=9)
+    groups = {"groups": 2}
+    return {
+        "correlate": (cuvarconv.correlate, (x, k), {}),
+        "correlate, one per channel": (cuvarconv.correlate, (x, integers((*SIZE, 4, 1, 1), seed=2)), {}),
+        "convolve": (cuvarconv.convolve, (x, k), {}),
+        "spread": (cuvarconv.spread, (g, k), {}),
+        "correlate_vjp": (cuvarconv.correlate_vjp, (g, x, k), {}),
+        "correlate_vjp, one per sample": (
+            cuvarconv.correlate_vjp,
+            (g, x, integers((*SIZE, 2, 1, 1, w), seed=2)),
+            {},
+        ),
+        "modulated_correlate": (cuvarconv.modulated_correlate, (x, weights, d), groups),
+        "modulated_correlate_vjp": (cuvarconv.modulated_correlate_vjp, (g6, x, weights, d), groups),
+        "local_correlate": (cuvarconv.local_correlate, (x, full), {}),
+        "local_correlate_vjp": (cuvarconv.local_correlate_vjp, (g3, x, full), {}),
+        "unfold": (cuvarconv.unfold, (x,), {"size": SIZE}),
+        "fold": (cuvarconv.fold, (u,), {"shape": IMAGE}),
+        "complex fold": (cuvarconv.fold, (u + 1j * u[::-1],), {"shape": IMAGE}),
+    }
+
+
+GEOMETRIES = [
+    *({"mode": mode} for mode in [*MODES, ("wrap", "nearest"), ("constant", "mirror")]),
+    {"mode": "reflect", "stride": 2, "origin": (1, -1)},
+    {"mode": "wrap", "stride": (3, 1), "dilation": (1, 3)},
+    {"mode": "mirror", "dilation": 5},
+    {"mode": "nearest", "stride": 5, "dilation": 2},
+    {"mode": "constant", "stride": (1, 6), "dilation": (7, 1)},
+    {"mode": "valid", "stride": 2, "dilation": (2, 3)},
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES, ids=str)
+@pytest.mark.parametrize("form", forms(2, 2))
+def test_same_as_in_memory(form, geometry):
+    function, operands, keywords = forms(*outputs(**geometry))[form]
+    keywords = keywords | geometry
+    if form == "spread":
+        keywords["shape"] = IMAGE
+    if form in ("correlate", "modulated_correlate", "unfold"):
+        keywords["cval"] = 3
+    expected = function(*operands, **keywords)
+    lazy = [
+        chunked(array, 2, UNEVEN if array.shape[-2:] == IMAGE and array.ndim == 4 else None)
+        for array in operands
+    ]
+    for computed, known in assert_lazy(function(*lazy, **keywords), expected):
+        assert_equal(computed, known)
+
+
+def test_threads():
+    x, k = noise((3, 40, 50)), noise((5, 5, 40, 50), seed=1)
+    lazy = cuvarconv.correlate(chunked(x, (1, 7, 9)), chunked(k, (5, 2, 11, 13)), mode="wrap")
+    expected = cuvarconv.correlate(x, k, mode="wrap")
+    assert_equal(lazy.compute(scheduler="threads", num_workers=4), expected)
+    assert_equal(cuvarconv.affinity(chunked(x, 8), 3).compute(scheduler="threads"), cuvarconv.affinity(x, 3))
+
+
+# ---- random numbers: the same bits where each output is a sum of its own ---------------------------
+
+
+@st.composite
+def calls(draw):
+    """Draw a call of `correlate`, and chunks of both operands."""
+    mode = st.sampled_from(MODES)
+    image = draw(st.tuples(st.integers(1, 12), st.integers(1, 12)))
+    size = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
+    keywords = {
+        "mode": draw(st.one_of(mode, st.tuples(mode, mode))),
+        "stride": draw(st.tuples(st.integers(1, 4), st.integers(1, 4))),
+        "dilation": draw(st.tuples(st.integers(1, 4), st.integers(1, 4))),
+    }
+    names = keywords["mode"] if isinstance(keywords["mode"], tuple) else (keywords["mode"],) * 2
+    keywords["origin"] = tuple(
+        0 if name == "valid" else draw(st.integers(-(taps // 2), (taps - 1) // 2))
+        for name, taps in zip(names, size, strict=True)
+    )
+    image = tuple(
+        max(pixels, (taps - 1) * spacing + 1) if name == "valid" else pixels
+        for name, pixels, taps, spacing in zip(names, image, size, keywords["dilation"], strict=True)
+    )
+    x = noise((2, *image), seed=draw(st.integers(0, 9)))
+    shape = outputs(image, size, **keywords)
+    k = noise((*size, *draw(st.sampled_from([(), shape, (2, 1, 1), (1, shape[1]), (2, *shape)]))))
+    return x, k, cut_anyhow(draw, x.shape), cut_anyhow(draw, k.shape), keywords
+
+
+def cut_anyhow(draw, shape):
+    """Draw chunks, those of length 0 included."""
+    chunks = []
+    for length in shape:
+        cuts = sorted(draw(st.lists(st.integers(0, length), max_size=4)))
+        chunks.append(tuple(np.diff([0, *cuts, length]).tolist()))
+    return tuple(chunks)
+
+
+@given(calls())
+def test_any_chunks(call):
+    x, k, image_chunks, kernel_chunks, keywords = call
+    lazy_x, lazy_k = da.from_array(x, image_chunks), da.from_array(k, kernel_chunks)
+    result = cuvarconv.correlate(lazy_x, lazy_k, cval=0.5, **keywords)
+    expected = cuvarconv.correlate(x, k, cval=0.5, **keywords)
+    assert_equal(result.compute(), expected)
+    g = noise(expected.shape, seed=10)
+    gradients = cuvarconv.correlate_vjp(da.from_array(g, -1), lazy_x, lazy_k, cval=0.5, **keywords)
+    wide = [array.astype(np.float64) for array in (g, x, k)]
+    for gradient, known in zip(gradients, cuvarconv.correlate_vjp(*wide, cval=0.5, **keywords), strict=True):
+        assert_close(gradient.compute(), known, np.float32)
+
+
+@pytest.mark.parametrize("mode", [*MODES, ("wrap", "constant")])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_affinity(mode, stride):
+    keywords = {"size": SIZE, "sigma": 0.7, "mode": mode, "stride": stride}
+    guide = noise((2, 3, *IMAGE))
+    ((computed, known),) = assert_lazy(
+        cuvarconv.affinity(chunked(guide, 2, UNEVEN), **keywords), cuvarconv.affinity(guide, **keywords)
+    )
+    assert_equal(computed, known)
+    g = noise(known.shape, np.float64, seed=1)
+    wide = guide.astype(np.float64)
+    lazy = cuvarconv.affinity_vjp(chunked(g, 3), chunked(wide, 2, UNEVEN), **keywords)
+    ((computed, known),) = assert_lazy(lazy, cuvarconv.affinity_vjp(g, wide, **keywords))
+    assert_close(computed, known)
+
+
+@pytest.mark.parametrize("mode", [*MODES, ("wrap", "constant")])
+@pytest.mark.parametrize("mask_shape", [None, IMAGE, (2, 1, 1), (1, 11)])
+def test_normalized(mode, mask_shape):
+    x, k = noise((2, *IMAGE)), noise((*SIZE, *outputs(mode=mode)), seed=1)
+    x[0, 3:5, 2:] = np.nan
+    variance = noise((9, 1), seed=3) ** 2
+    mask = None if mask_shape is None else integers(mask_shape, bool, seed=2)
+    lazy_mask = None if mask is None else chunked(mask, 3)
+    lazy = cuvarconv.normalized_correlate(
+        chunked(x, 2, UNEVEN), chunked(k), lazy_mask, mode=mode, variance=chunked(variance, 2)
+    )
+    expected = cuvarconv.normalized_correlate(x, k, mask, mode=mode, variance=variance)
+    for computed, known in assert_lazy(lazy, expected):
+        assert_equal(computed, known)
+
+
+def maps(case):
+    """Return σ and keywords of a call of `gaussian_filter`, in memory and as dask arrays."""
+    rows, everywhere = noise((9, 1), np.float64, 2) ** 2, noise(IMAGE, np.float64, 3) ** 2
+    everywhere[2:4] = 0
+    angle = noise(IMAGE, np.float64, 4)
+    pair = (rows, rows + 0.2)
+    return {
+        "number": (0.8, {}, 0.8, {}),
+        "pair": ((0.8, 0.4), {}, (0.8, 0.4), {}),
+        "map in memory": (everywhere, {}, everywhere, {}),
+        "map": (everywhere, {"radius": 2}, chunked(everywhere, 4), {"radius": 2}),
+        "angle": (
+            pair,
+            {"radius": (2, 1), "angle": angle},
+            (chunked(pair[0], 2), pair[1]),
+            {"radius": (2, 1), "angle": chunked(angle, 3)},
+        ),
+    }[case]
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant", ("wrap", "nearest")])
+@pytest.mark.parametrize("case", ["number", "pair", "map in memory", "map", "angle"])
+def test_gaussian(case, mode):
+    sigma, keywords, lazy_sigma, lazy_keywords = maps(case)
+    x, g = noise((2, *IMAGE), np.float64), noise((2, *IMAGE), np.float64, 1)
+    lazy_x = chunked(x, 2, UNEVEN)
+    ((computed, known),) = assert_lazy(
+        cuvarconv.gaussian_filter(lazy_x, lazy_sigma, mode=mode, cval=0.5, **lazy_keywords),
+        cuvarconv.gaussian_filter(x, sigma, mode=mode, cval=0.5, **keywords),
+    )
+    assert_equal(computed, known)
+    wrt = ("input", "sigma", "angle") if case == "angle" else ("input", "sigma")
+    vjp = cuvarconv.gaussian_filter_vjp
+    expected = vjp(g, x, sigma, wrt=wrt, mode=mode, cval=0.5, **keywords)
+    lazy = vjp(chunked(g), lazy_x, lazy_sigma, wrt=wrt, mode=mode, cval=0.5, **lazy_keywords)
+    for computed, known in assert_lazy(flat(lazy), flat(expected)):
+        assert_close(computed, known)
+
+
+def flat(gradients):
+    """Return gradients without the pairs among them."""
+    pairs = (each if isinstance(each, tuple) else (each,) for each in gradients)
+    return tuple(array for pair in pairs for array in pair)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+@pytest.mark.parametrize(
+    "form",
+    ["spread", "correlate_vjp", "modulated_correlate", "modulated_correlate_vjp", "local_correlate_vjp"],
+)
+def test_noise(form, mode):
+    function, operands, keywords = forms(*outputs(mode=mode))[form]
+    operands = [noise(array.shape, np.float64, seed) for seed, array in enumerate(operands)]
+    lazy = [chunked(array, 2) for array in operands]
+    expected = function(*operands, **keywords, mode=mode)
+    for computed, known in assert_lazy(function(*lazy, **keywords, mode=mode), expected):
+        assert_close(computed, known)
+
+
+# ---- dtypes, axes, what broadcasts, what is empty ------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("image", "kernel", "cval"),
+    [
+        ("uint8", "float32", 2.5),
+        ("int16", "int8", 7),
+        ("bool", "float64", 0.5),
+        ("float16", "float16", 0.1),
+        ("float32", "float64", 1 / 3),
+        ("complex64", "float32", 1 + 2j),
+        ("float32", "complex128", 2),
+        (">f4", "<f8", 0.1),
+    ],
+)
+def test_dtypes(image, kernel, cval):
+    x, k = integers((3, *IMAGE), image), integers((*SIZE, *IMAGE), kernel, seed=1)
+    lazy = chunked(x), chunked(k, 3)
+    for keywords in ({}, {"output": np.complex64 if "c" in (x.dtype.kind, k.dtype.kind) else np.int32}):
+        expected = cuvarconv.correlate(x, k, mode="constant", cval=cval, **keywords)
+        result = cuvarconv.correlate(*lazy, mode="constant", cval=cval, **keywords)
+        ((computed, known),) = assert_lazy(result, expected)
+        assert_equal(computed, known)
+        ((computed, known),) = assert_lazy(
+            cuvarconv.spread(*lazy, **keywords), cuvarconv.spread(x, k, **keywords)
+        )
+        assert_equal(computed, known)
+    expected = cuvarconv.correlate_vjp(x, x, k)
+    for computed, known in assert_lazy(cuvarconv.correlate_vjp(lazy[0], *lazy), expected):
+        assert_equal(computed, known)
+
+
+def test_halves_are_summed_across_blocks_in_single_precision():
+    ones, kernels = np.ones((1, 3 * 2049), np.float16), np.ones((1, 1), np.float16)
+    lazy = da.from_array(ones, (1, 2049))
+    gradient = cuvarconv.correlate_vjp(lazy, lazy, kernels, wrt="weights").compute()
+    assert gradient == 6148  # the half nearest to 6147; 2049 itself would be rounded to 2048
+
+
+def test_trees_of_sums():
+    """More blocks than are added up at once, and at once again."""
+    x = integers((1, 100))
+    gradient = cuvarconv.correlate_vjp(
+        da.from_array(x, 1), da.from_array(x, 1), np.ones((1, 1)), wrt="weights"
+    )
+    assert_equal(gradient.compute(), [[(x.astype(np.float64) ** 2).sum()]])
+
+
+def test_infinite_parts():
+    u = np.zeros((1, 3, 1, 5), complex)
+    u[0, 1, 0, 2] = complex(1, np.inf)
+    expected = cuvarconv.fold(u, (1, 5))
+    assert expected[0, 2] == complex(1, np.inf)
+    assert_equal(cuvarconv.fold(chunked(u), (1, 5)).compute(), expected)
+
+
+def test_axes():
+    x, k = integers((2, *IMAGE, 3)), integers((*SIZE, 3, 1, 3), seed=1)[..., :1]
+    k = np.broadcast_to(integers((*SIZE, *IMAGE, 1), seed=1), (*SIZE, *IMAGE, 1))
+    g = integers(x.shape, seed=2)
+    lazy = [chunked(array, 2) for array in (g, x, k)]
+    for axes in ((1, 2), (-2, 1)):
+        flipped = k if axes == (1, 2) else integers((*SIZE, 1, IMAGE[1], 1))
+        operands = (x, chunked(flipped))
+        ((computed, known),) = assert_lazy(
+            cuvarconv.correlate(*map(da.asarray, operands), axes=axes),
+            cuvarconv.correlate(x, flipped, axes=axes),
+        )
+        assert_equal(computed, known)
+    expected = cuvarconv.correlate_vjp(g, x, k, axes=(1, 2))
+    for computed, known in assert_lazy(cuvarconv.correlate_vjp(*lazy, axes=(1, 2)), expected):
+        assert_equal(computed, known)
+
+
+@pytest.mark.parametrize("lazy", ["input", "weights", "modulation"])
+def test_one_dask_array_is_enough(lazy):
+    operands = {
+        "input": integers((4, *IMAGE)),
+        "weights": integers((2, 4, *SIZE), seed=1),
+        "modulation": integers((*SIZE, *IMAGE), seed=2),
+    }
+    expected = cuvarconv.modulated_correlate(**operands)
+    operands[lazy] = chunked(operands[lazy])
+    ((computed, known),) = assert_lazy(cuvarconv.modulated_correlate(**operands), expected)
+    assert_equal(computed, known)
+
+
+def test_lists():
+    result = cuvarconv.correlate([[1.0, 2.0, 3.0]], chunked(np.ones((1, 3)), 1))
+    assert_equal(result.compute(), [[4.0, 6.0, 8.0]])
+
+
+def test_chunks_of_results():
+    """Chunks follow the input's, however the kernels are cut."""
+    x, k = chunked(np.ones((2, *IMAGE)), 2, UNEVEN), chunked(np.ones((*SIZE, *IMAGE)), 4)
+    for function in (cuvarconv.correlate, cuvarconv.spread):
+        assert function(x, k).chunks == ((2,), *UNEVEN)
+    assert cuvarconv.correlate(x, k[..., ::2, ::2], stride=2).chunks == ((2,), (1, 1, 2, 1), (2, 3, 1))
+    assert cuvarconv.unfold(x, SIZE, "valid").chunks == ((2,), (3,), (4,), (2, 5), (2, 1, 5))
+    gradient = cuvarconv.correlate_vjp(np.ones((2, *IMAGE)), x, k, wrt="weights")
+    assert gradient.chunks == ((3,), (4,), *UNEVEN)
+
+
+@pytest.mark.parametrize("shape", [(0, 5, 6), (2, 0, 6), (2, 5, 0)])
+def test_empty(shape):
+    x = np.ones(shape, np.float32)
+    lazy, k = da.from_array(x), np.ones((3, 3), np.float32)
+    for name in ("correlate", "spread"):
+        function = getattr(cuvarconv, name)
+        assert_lazy(function(lazy, k), function(x, k))
+    for computed, known in assert_lazy(
+        cuvarconv.correlate_vjp(lazy, lazy, k), cuvarconv.correlate_vjp(x, x, k)
+    ):
+        assert_equal(computed, known)
+    nothing = cuvarconv.modulated_correlate(
+        lazy[:, None][:, :0], np.ones((3, 0, 3, 3)), np.ones((3, 3, 1, 1))
+    )
+    assert nothing.shape == (shape[0], 3, *shape[1:])
+    assert not nothing.compute().any()
+
+
+# ---- laziness, errors ------------------------------------------------------------------------------
+
+
+def test_nothing_is_read_before_compute():
+    read = []
+
+    def block(block_info=None):
+        read.append(block_info[None]["chunk-location"])
+        return np.ones((5, 5))
+
+    x = da.map_blocks(block, chunks=((5,) * 4, (5,) * 4), dtype=np.float64, meta=np.empty((0, 0)))
+    k = da.map_blocks(np.ones, (3, 3, 20, 5), chunks=((3,), (3,), (20,), (5,) * 4), dtype=np.float64)
+    results = [
+        cuvarconv.correlate(x, k),
+        cuvarconv.spread(x, k),
+        *cuvarconv.correlate_vjp(x, x, k),
+        cuvarconv.fold(cuvarconv.unfold(x, 3), (20, 20)),
+        cuvarconv.affinity(x, 3, channel_axis=None),
+    ]
+    assert read == []
+    assert_equal(results[0][:5, :5].compute(), np.full((5, 5), 9.0))
+    assert sorted(set(read)) == [(0, 0), (0, 1), (1, 0), (1, 1)]  # a corner, and what its windows reach
+
+
+def test_same_call_same_name():
+    x, k = chunked(noise((20, 20)), 5), noise((3, 3, 20, 20))
+    names = {cuvarconv.correlate(x, k).name, cuvarconv.correlate(x, k).name}
+    assert len(names) == 1
+    assert cuvarconv.correlate(x, k, mode="wrap").name not in names
+    assert cuvarconv.convolve(x, k).name not in names
+
+
+def bad_calls():
+    x, k = chunked(np.ones(IMAGE), 4), np.ones((*SIZE, *IMAGE))
+    unknown = x[x.sum(axis=1) > 0]
+    strange = da.map_blocks(np.ma.masked_array, x, meta=np.ma.masked_array(np.empty((0, 0))))
+    return {
+        "unknown chunks": (
+            ValueError,
+            r"^input: expected known chunk sizes.*compute_chunk_sizes",
+            unknown,
+            k,
+            {},
+        ),
+        "shapes": (ValueError, r"^weights: .* S broadcasting to \(9, 11\)", x, chunked(k[..., :5]), {}),
+        "masked blocks": (TypeError, r"^input: expected NumPy or CuPy arrays", strange, k, {}),
+        "origin": (ValueError, r"^origin: ", x, k, {"origin": 3}),
+        "output": (TypeError, r"^output: results of dask arrays are lazy", x, k, {"output": np.ones(IMAGE)}),
+        "lazy output": (TypeError, r"^output: dask arrays are immutable", x, k, {"output": x}),
+        "lazy output of arrays": (TypeError, r"^output: dask arrays are", np.ones(IMAGE), k, {"output": x}),
+        "dtype": (TypeError, r"^input: dtype", x.astype("M8[s]"), k, {}),
+    }
+
+
+def test_lazy_widths_need_a_radius():
+    x = chunked(np.ones(IMAGE), 4)
+    with pytest.raises(
+        ValueError, match=r"^radius: expected an int or a pair where sigma or angle is a dask"
+    ):
+        cuvarconv.gaussian_filter(np.ones(IMAGE), x)
+    with pytest.raises(ValueError, match=r"^radius: "):
+        cuvarconv.gaussian_filter(np.ones(IMAGE), 1.0, angle=x)
+    with pytest.raises(TypeError, match=r"^sigma: gaussian_weights takes no dask arrays"):
+        cuvarconv.gaussian_weights(x)
+
+
+@pytest.mark.parametrize("case", bad_calls())
+def test_errors_come_with_the_call(case):
+    error, message, x, k, keywords = bad_calls()[case]
+    with pytest.raises(error, match=message):
+        cuvarconv.correlate(x, k, **keywords)
+
+
+def test_other_libraries():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match=r"^weights: expected NumPy or CuPy arrays.*got torch\.Tensor"):
+        cuvarconv.correlate(chunked(np.ones(IMAGE)), torch.ones(3, 3))
+
+
+def test_linear_operator():
+    with pytest.raises(TypeError, match=r"^weights: linear operators take no dask arrays.*compute"):
+        cuvarconv.as_linear_operator(da.ones((3, 3)), (5, 5))
+
+
+# ---- CuPy's blocks, xarray ----------------------------------------------------------------------------
+
+
+def blocks_of(xp, array, chunks):
+    """Return a dask array whose blocks are the backend's."""
+    return da.from_array(array, chunks).map_blocks(
+        xp.asarray, meta=xp.asarray(np.empty((0,) * array.ndim, array.dtype))
+    )
+
+
+@pytest.mark.parametrize("mode", ["mirror", "constant"])
+def test_blocks_of_a_backend(xp, mode):
+    x, k, g = integers((2, 8, 9)), integers((3, 3, 8, 9), seed=1), integers((2, 8, 9), seed=2)
+    lazy_x, lazy_k = blocks_of(xp, x, 5), blocks_of(xp, k, 4)
+    results = [
+        cuvarconv.correlate(lazy_x, lazy_k, mode=mode),
+        *cuvarconv.correlate_vjp(xp.asarray(g), lazy_x, lazy_k, mode=mode),
+        cuvarconv.correlate_vjp(xp.asarray(g), lazy_x, xp.asarray(k[..., :1, :1]), mode=mode, wrt="weights"),
+        cuvarconv.fold(cuvarconv.unfold(lazy_x, 3, mode), (8, 9), mode),
+        cuvarconv.correlate(lazy_x, [[0, 1, 0], [1, -4, 1]], mode=mode),
+        cuvarconv.gaussian_filter(lazy_x, 0, mode=mode),
+        cuvarconv.normalized_correlate(lazy_x, lazy_k * 0 + 1, mode=mode),
+    ]
+    expected = [
+        cuvarconv.correlate(x, k, mode=mode),
+        *cuvarconv.correlate_vjp(g, x, k, mode=mode),
+        cuvarconv.correlate_vjp(g, x, k[..., :1, :1], mode=mode, wrt="weights"),
+        cuvarconv.fold(cuvarconv.unfold(x, 3, mode), (8, 9), mode),
+        cuvarconv.correlate(x, [[0, 1, 0], [1, -4, 1]], mode=mode),
+        cuvarconv.gaussian_filter(x, 0, mode=mode),
+        cuvarconv.normalized_correlate(x, k * 0 + 1, mode=mode),
+    ]
+    for result, known in zip(results, expected, strict=True):
+        assert type(result._meta) is xp.module.ndarray
+        together = np.empty(result.numblocks, object)
+        for index in np.ndindex(result.numblocks):
+            together[index] = xp.to_numpy(result.blocks[index].compute())
+        assert_equal(np.block(together.tolist()), known)
+
+
+@pytest.mark.no_launch("an error")
+def test_mixed_blocks(cuda_backend):
+    x = np.ones(IMAGE)
+    with pytest.raises(TypeError, match=r"^weights: expected numpy blocks, as input has, got cupy blocks"):
+        cuvarconv.correlate(chunked(x), blocks_of(cuda_backend, np.ones((3, 3)), 3))
+    with pytest.raises(TypeError, match=r"^weights: expected cupy blocks, as input has, got numpy blocks"):
+        cuvarconv.correlate(blocks_of(cuda_backend, x, 4), np.ones((3, 3)))
+
+
+def test_xarray():
+    xarray = pytest.importorskip("xarray", reason="needs xarray (the extra `dask`)")
+    x, k = noise((2, *IMAGE)), noise((*SIZE, *IMAGE), seed=1)
+    images = xarray.DataArray(chunked(x, 4), dims=("time", "y", "x"))
+    kernels = xarray.DataArray(chunked(k, 4), dims=("m", "n", "y", "x"))
+    blurred = xarray.apply_ufunc(
+        lambda image, kernel: cuvarconv.correlate(image, np.moveaxis(kernel, (-2, -1), (0, 1)), mode="wrap"),
+        images,
+        kernels,
+        input_core_dims=[["y", "x"], ["y", "x", "m", "n"]],
+        output_core_dims=[["y", "x"]],
+        dask="allowed",
+    )
+    assert blurred.dims == ("time", "y", "x")
+    assert isinstance(blurred.data, da.Array)
+    assert_equal(blurred.compute().to_numpy(), cuvarconv.correlate(x, k, mode="wrap"))
