@@ -19,6 +19,7 @@ SCRIPTS = (
     "gradients",
     "gaussian",
     "bilateral",
+    "dask_blocks",
     "torch_layers",
     "scaling",
 )
