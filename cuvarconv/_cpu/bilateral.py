@@ -15,7 +15,7 @@ from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-BLOCK = 1 << 15  # pixels or features; a block's arrays stay in the second-level cache
+BLOCK = 1 << 16  # pixels or features
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
 BYTES = 16 << 20  # that a worker takes
 
@@ -74,9 +74,9 @@ class Filter:
         """How far the window reaches."""
         return self.window.rows.taps // 2
 
-    def pieces(self, shape: tuple[int, ...], block: int = BLOCK) -> list[Where]:
+    def pieces(self, shape: tuple[int, ...]) -> list[Where]:
         """Cut (…, H, W) into blocks that are not much wider than high."""
-        elements = max(1, block // max(self.input.shape[-3], self.guide.shape[-3]))
+        elements = max(1, BLOCK // max(self.input.shape[-3], self.guide.shape[-3]))
         across = blocks(shape[-1:], _WIDTH)
         longest = max((part.stop - part.start for (part,) in across), default=1)
         rows = blocks(shape[:-1], max(1, elements // longest))
