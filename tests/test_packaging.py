@@ -22,7 +22,7 @@ SOURCES = [
     ".ci", "CHANGELOG.md", "LICENSE", "MANIFEST.in", "README.md", "benchmarks", "constraints.txt",
     "cuvarconv", "docs", "examples", "kernels", "pyproject.toml", "tests",
 ]  # fmt: skip
-EXTRAS = {"bench", "cuda12", "cuda13", "demo", "lint", "test", "torch"}
+EXTRAS = {"bench", "cuda12", "cuda13", "dask", "demo", "lint", "test", "torch"}
 KERNELS = sorted(path.stem for path in (ROOT / "kernels").glob("*.cu"))
 
 # Loaded by path, here and in the probe, because importing cuvarconv._gpu as a package needs cupy.
