@@ -6,6 +6,7 @@ from cuvarconv._correlate import convolve, correlate, correlate_vjp
 from cuvarconv._cpu import get_workers, set_workers
 from cuvarconv._gaussian import gaussian_filter, gaussian_filter_vjp
 from cuvarconv._gaussian_weights import gaussian_weights
+from cuvarconv._levels import gaussian_levels
 from cuvarconv._linear import as_linear_operator
 from cuvarconv._local import local_correlate, local_correlate_vjp
 from cuvarconv._modulated import modulated_correlate, modulated_correlate_vjp
@@ -25,6 +26,7 @@ __all__ = [
     "fold",
     "gaussian_filter",
     "gaussian_filter_vjp",
+    "gaussian_levels",
     "gaussian_weights",
     "get_workers",
     "local_correlate",

@@ -10,6 +10,7 @@ from cuvarconv._backend import Call, receive
 from cuvarconv._blocks import blocks, matching
 from cuvarconv._dtypes import accumulator_dtype, check_cval, computing_dtype, filter_dtype
 from cuvarconv._gradients import Gradient, check_gradient, gradients
+from cuvarconv._levels import check_levels, correlate_levels
 from cuvarconv._separable import (
     correlate_separable,
     is_separable,
@@ -35,6 +36,7 @@ def gaussian_filter(
     radius: Any = None,
     axes: Any = (-2, -1),
     angle: Any = None,
+    tolerance: Any = None,
 ) -> Any:
     """Blur images by a Gaussian whose widths may differ at every pixel.
 
@@ -75,6 +77,10 @@ def gaussian_filter(
     angle : float or array_like, optional
         θ in radians, a number or a map: turns the axis of σ_r from that of the rows towards that of
         the columns.
+    tolerance : float, optional
+        Largest error, relative to the largest absolute value of the image, that is allowed for the sake
+        of speed: the result is interpolated between uniform blurs, see `gaussian_levels`, which pays
+        for wide kernels.  For one `sigma` for both axes; what is not finite may spread further.
 
     Returns
     -------
@@ -119,12 +125,28 @@ def gaussian_filter(
     with receive(output, input=input, **named_sigmas(sigma), **named_angle(angle)) as call:
         images = call.operands[0]
         order, window, sigmas, turn, reached = _read(call.operands, angle, mode, cval, truncate, radius, axes)
+        if tolerance is not None:
+            check_levels(tolerance, sigmas, turn, reached)
+            if call.home.library == "dask":
+                raise TypeError(f"tolerance: expected None with dask arrays, got {tolerance!r}")
         result_dtype = call.output_dtype(filter_dtype(images.dtype, np.dtype(np.float32)))
         dtype = computing_dtype((images.dtype,), result_dtype)
         result = call.target(with_image(images.shape, order, window.output_shape), result_dtype)
         source, target = images.transpose(order), result.transpose(order)
         if is_separable(sigmas, turn, window):
             call.composed(correlate_separable, source, sigmas, target, window, dtype=dtype)
+        elif tolerance is not None and reached is not None:
+            with np.errstate(all="ignore"):
+                correlate_levels(
+                    call,
+                    source,
+                    sigmas[0],
+                    target,
+                    window,
+                    truncate=reached,
+                    tolerance=tolerance,
+                    dtype=dtype,
+                )
         else:
             call.home.backend.gaussian(source, sigmas, turn, target, window, truncate=reached, dtype=dtype)
         return call.deliver(result)

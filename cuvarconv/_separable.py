@@ -55,10 +55,10 @@ def correlate_separable(
     dtype, correlate = accumulator_dtype(dtype), call.home.backend.correlate
     down, across = (_upload(call, each, output.ndim, dtype) for each in _kernels(sigmas, window))
     options = {"dtype": dtype, "conjugate": False}
-    if window.rows.taps == 1:
+    if window.rows == still_axis(window.rows.size, window.rows.mode):
         correlate(input, across, output, _along_columns(window, window.rows.size), **options)
         return
-    if window.columns.taps == 1:
+    if window.columns == still_axis(window.columns.size, window.columns.mode):
         correlate(input, down, output, _along_rows(window, window.columns.size), **options)
         return
     width = window.columns.size
@@ -169,13 +169,13 @@ def _upload(call: Call, weights: np.ndarray, ndim: int, dtype: np.dtype) -> Any:
 
 
 def _along_rows(window: Window, width: int) -> Window:
-    return Window(window.rows, _still(width), window.cval)
+    return Window(window.rows, still_axis(width), window.cval)
 
 
 def _along_columns(window: Window, height: int) -> Window:
-    return Window(_still(height), window.columns, window.cval)
+    return Window(still_axis(height), window.columns, window.cval)
 
 
-def _still(size: int) -> Axis:
+def still_axis(size: int, mode: str = "valid") -> Axis:
     """Return the window of one tap at each pixel."""
-    return Axis(taps=1, stride=1, dilation=1, start=0, size=size, length=size, mode="valid")
+    return Axis(taps=1, stride=1, dilation=1, start=0, size=size, length=size, mode=mode)

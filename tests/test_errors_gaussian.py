@@ -100,6 +100,24 @@ CALLS = [
 ]
 
 
+GRADIENTS = [
+    *many(
+        ("grad: ", "(2, 6, 7)", "got "),
+        ValueError,
+        "gaussian_filter_vjp",
+        grad=[np.ones((6, 7), np.float32), np.ones((2, 6, 6), np.float32), np.ones((2, 7, 6), np.float32)],
+    ),
+    Wrong("gaussian_filter_vjp", {"radius": 1, "mode": "valid"}, ValueError, ("grad: ", "(2, 4, 5)")),
+    *many(("wrt: ", "input", "sigma"), ValueError, "gaussian_filter_vjp", wrt=["angle", ("input", "grad")]),
+    *many(("wrt: ", "input", "sigma"), TypeError, "gaussian_filter_vjp", wrt=[None, 3]),
+    Wrong("gaussian_filter_vjp", {"sigma": (2, 2, 0)}, ValueError, ("sigma: ", "3 of them", "axes=")),
+    Wrong("gaussian_filter_vjp", {"sigma": one_wrong(np.nan)}, ValueError, ("sigma: ", "got nan")),
+    Wrong("gaussian_filter_vjp", {"sigma": np.ones((7, 6))}, ValueError, ("sigma: ", "(2, 6, 7)", "(7, 6)")),
+]
+BASES["gaussian_filter_vjp"] = {"grad": IMAGE, "input": IMAGE, "sigma": 1.0}
+CALLS = [*CALLS, *GRADIENTS]
+
+
 @pytest.mark.no_launch(reason="errors come before any kernel")
 @pytest.mark.parametrize("call", CALLS, ids=described)
 def test_wrong_call(xp, call):
