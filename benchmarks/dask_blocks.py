@@ -57,7 +57,8 @@ def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterato
 
 def _made(array: np.ndarray, size: int) -> Any:
     """Return random numbers in blocks, of an array's shape."""
-    return da.random.default_rng(1).random(array.shape, np.float32, (*array.shape[:-2], size, size)) - 0.5
+    chunks = (*array.shape[:-2], size, size)
+    return da.random.default_rng(1).random(array.shape, dtype=np.float32, chunks=chunks) - np.float32(0.5)
 
 
 def _cluster(workers: int) -> Any:
