@@ -319,7 +319,7 @@ def described(call):
 
 ARRAYS = (
     *("grad", "input", "weights", "modulation", "kernels", "columns", "guide", "output"),
-    *("sigma_spatial", "sigma_range"),
+    *("sigma", "angle", "sigma_spatial", "sigma_range"),
 )
 
 
@@ -329,14 +329,23 @@ def assert_refused(xp, call, arguments):
         pytest.skip(f"host arrays only: {call.host_only}")
     before = {name: arguments[name] for name in ARRAYS if type(arguments.get(name)) is np.ndarray}
     given = {name: array.copy() if array.flags.writeable else array for name, array in before.items()}
+    others = {name: value for name, value in arguments.items() if name not in given}
     if not call.host_only:
         given = {name: xp.asarray(array) for name, array in given.items()}
+        others = {name: _with_arrays(xp, value) for name, value in others.items()}
     pattern = ".*".join(re.escape(part) for part in call.says)
     with pytest.raises(call.error, match=f"(?s)^{pattern}") as caught:
-        getattr(cuvarconv, call.function)(**arguments | given)
+        getattr(cuvarconv, call.function)(**others | given)
     assert type(caught.value) is call.error
     for name, array in given.items():
         np.testing.assert_array_equal(array if call.host_only else xp.to_numpy(array), before[name])
+
+
+def _with_arrays(xp, value):
+    """Put the arrays of a tuple, such as a pair of σ, on the backend."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(xp.asarray(item) if isinstance(item, np.ndarray) else item for item in value)
 
 
 @pytest.mark.no_launch(reason="errors come before any kernel")
