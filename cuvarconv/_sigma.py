@@ -118,7 +118,9 @@ def _radius(width: float, truncate: float) -> int:
 
 def _check_radii(name: str, radii: tuple[int, int]) -> None:
     if max(radii) >= _FARTHEST:
-        raise ValueError(f"{name}: expected kernels that reach less than {_FARTHEST} pixels")
+        raise ValueError(
+            f"{name}: expected kernels that reach less than {_FARTHEST} pixels, got at least {max(radii)}"
+        )
 
 
 def _largest_widths(sigmas: tuple[Any, Any], angle: Any) -> tuple[float, float]:
@@ -135,11 +137,14 @@ def _largest_widths(sigmas: tuple[Any, Any], angle: Any) -> tuple[float, float]:
         return widest  # not known, nor needed beside the radius
     low, high = float(angle.min()), float(angle.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("angle: expected finite numbers (radians)")
+        wrong = high if math.isfinite(low) else low
+        raise ValueError(f"angle: expected finite numbers (radians), got {wrong}")
     found = [(0.0, 0.0)]
     for rows, columns, turn in _parts(*sigmas, angle):
         if ((rows == 0) != (columns == 0)).any():
-            raise ValueError("sigma: with an angle, expected both widths of a pixel to be 0 or neither")
+            raise ValueError(
+                "sigma: with an angle, expected both widths of a pixel to be 0 or neither, got one of them"
+            )
         down, across = extents(rows, columns, turn)
         found.append((float(down.max()), float(across.max())))
     return max(down for down, _ in found), max(across for _, across in found)

@@ -275,7 +275,7 @@ def _turned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> li
     total, dtype = centre_pixels(pixels), pixels.dtype
     norm = np.ones_like(total)
     sums, means = np.zeros((2, len(numbers), *total.shape), dtype)
-    columns = ColumnSums(norm, total, *sums, *means)
+    added = ColumnSums(norm, total, *sums, *means)
     for tap, pair in turned_pairs(pixels, widths):
         weighted(pair, tap, widths, guarded=pixels.guarded)
         squares = tap.u * tap.u, tap.v * tap.v, tap.u * tap.v
@@ -284,8 +284,8 @@ def _turned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> li
             np.copyto(factor, 0, where=tap.weight == 0)
         double = 2 * tap.weight
         terms = *(factor * pair for factor in factors), *(factor * double for factor in factors)
-        columns.add(tap, double, pair, *terms)
-    columns.end_column()
+        added.add(tap, double, pair, *terms)
+    added.end_column()
     rows, columns = widths.sigmas
     for at, number in enumerate(numbers):
         sums[at] -= means[at] / norm * total
