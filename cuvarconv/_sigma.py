@@ -74,7 +74,7 @@ def reach(truncate: Any, radius: Any) -> tuple[float | None, tuple[int, int] | N
     if radius is None:
         return float(widths.real), None
     radii = int_pair("radius", radius, minimum=0)
-    _check_radii("radius", radii)
+    check_radii("radius", radii)
     return None, radii
 
 
@@ -106,17 +106,19 @@ def largest_radii(
     widest = _largest_widths(sigmas, angle)
     if radii is None:
         assert truncate is not None
-        radii = _radius(widest[0], truncate), _radius(widest[1], truncate)
-        _check_radii("sigma", radii)
+        radii = radius_of(widest[0], truncate), radius_of(widest[1], truncate)
+        check_radii("sigma", radii)
     return radii
 
 
-def _radius(width: float, truncate: float) -> int:
+def radius_of(width: float, truncate: float) -> int:
+    """Return how far a kernel of this width reaches."""
     reach = truncate * width + 0.5
     return int(reach) if reach < _FARTHEST else _FARTHEST
 
 
-def _check_radii(name: str, radii: tuple[int, int]) -> None:
+def check_radii(name: str, radii: tuple[int, int]) -> None:
+    """Refuse radii that no image needs and no loop could end for."""
     if max(radii) >= _FARTHEST:
         raise ValueError(
             f"{name}: expected kernels that reach less than {_FARTHEST} pixels, got at least {max(radii)}"
