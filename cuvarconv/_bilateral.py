@@ -14,6 +14,7 @@ from cuvarconv._backend import Call, receive
 from cuvarconv._dtypes import accumulator_dtype, check_cval, computing_dtype, filter_dtype, product_dtype
 from cuvarconv._gradients import check_gradient, requested
 from cuvarconv._shapes import align_map, channel_order, with_channels, with_image
+from cuvarconv._sigma import check_radii, radius_of
 from cuvarconv._window import Window, make_window
 
 
@@ -384,6 +385,9 @@ def _largest(name: str, operand: Any, array: Any) -> float:
 
 def _reach(radius: Any, truncate: Any, sigma: float) -> tuple[int, float | None]:
     """Return the window's radius, and what is to be made of `truncate` at each pixel."""
+    times = number("truncate", truncate)
+    if not isinstance(times, float) or not 0 <= times < math.inf:
+        raise ValueError(f"truncate: expected a finite number of at least 0, got {truncate!r}")
     if radius is not None:
         try:
             reach = operator.index(radius)
@@ -391,8 +395,8 @@ def _reach(radius: Any, truncate: Any, sigma: float) -> tuple[int, float | None]
             raise TypeError(f"radius: expected an int or None, got {radius!r}") from None
         if reach < 0:
             raise ValueError(f"radius: expected at least 0, got {reach}")
+        check_radii("radius", (reach, reach))
         return reach, None
-    times = number("truncate", truncate)
-    if not isinstance(times, float) or not 0 <= times < math.inf:
-        raise ValueError(f"truncate: expected a finite number of at least 0, got {truncate!r}")
-    return int(times * sigma + 0.5), times
+    reach = radius_of(sigma, times)
+    check_radii("sigma_spatial", (reach, reach))
+    return reach, times

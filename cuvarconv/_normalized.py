@@ -115,13 +115,15 @@ def normalized_correlate(
         result = call.target(shape, call.output_dtype(dtype))
         computing = accumulator_dtype(computing_dtype((dtype,), result.dtype))
         backend, operands = call.home.backend, (images.transpose(order), kernels_last, maps.get("mask"))
-        backend.normalized(*operands, result.transpose(order), window, dtype=computing)
+        with np.errstate(all="ignore"):  # 0/0 is what is meant
+            backend.normalized(*operands, result.transpose(order), window, dtype=computing)
         if variance is None:
             return call.deliver(result)
         errors = call.fresh(shape, np.empty((), dtype).real.dtype)
-        backend.normalized_variance(
-            *operands, maps["variance"], errors.transpose(order), window, dtype=computing
-        )
+        with np.errstate(all="ignore"):
+            backend.normalized_variance(
+                *operands, maps["variance"], errors.transpose(order), window, dtype=computing
+            )
         return call.deliver(result), call.hand_over(errors)
 
 

@@ -74,7 +74,7 @@ def reach(truncate: Any, radius: Any) -> tuple[float | None, tuple[int, int] | N
     if radius is None:
         return float(widths.real), None
     radii = int_pair("radius", radius, minimum=0)
-    _check_radii("radius", radii)
+    check_radii("radius", radii)
     return None, radii
 
 
@@ -106,19 +106,23 @@ def largest_radii(
     widest = _largest_widths(sigmas, angle)
     if radii is None:
         assert truncate is not None
-        radii = _radius(widest[0], truncate), _radius(widest[1], truncate)
-        _check_radii("sigma", radii)
+        radii = radius_of(widest[0], truncate), radius_of(widest[1], truncate)
+        check_radii("sigma", radii)
     return radii
 
 
-def _radius(width: float, truncate: float) -> int:
+def radius_of(width: float, truncate: float) -> int:
+    """Return how far a kernel of this width reaches."""
     reach = truncate * width + 0.5
     return int(reach) if reach < _FARTHEST else _FARTHEST
 
 
-def _check_radii(name: str, radii: tuple[int, int]) -> None:
+def check_radii(name: str, radii: tuple[int, int]) -> None:
+    """Refuse radii that no image needs and no loop could end for."""
     if max(radii) >= _FARTHEST:
-        raise ValueError(f"{name}: expected kernels that reach less than {_FARTHEST} pixels")
+        raise ValueError(
+            f"{name}: expected kernels that reach less than {_FARTHEST} pixels, got at least {max(radii)}"
+        )
 
 
 def _largest_widths(sigmas: tuple[Any, Any], angle: Any) -> tuple[float, float]:
@@ -135,11 +139,14 @@ def _largest_widths(sigmas: tuple[Any, Any], angle: Any) -> tuple[float, float]:
         return widest  # not known, nor needed beside the radius
     low, high = float(angle.min()), float(angle.max())
     if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("angle: expected finite numbers (radians)")
+        wrong = high if math.isfinite(low) else low
+        raise ValueError(f"angle: expected finite numbers (radians), got {wrong}")
     found = [(0.0, 0.0)]
     for rows, columns, turn in _parts(*sigmas, angle):
         if ((rows == 0) != (columns == 0)).any():
-            raise ValueError("sigma: with an angle, expected both widths of a pixel to be 0 or neither")
+            raise ValueError(
+                "sigma: with an angle, expected both widths of a pixel to be 0 or neither, got one of them"
+            )
         down, across = extents(rows, columns, turn)
         found.append((float(down.max()), float(across.max())))
     return max(down for down, _ in found), max(across for _, across in found)

@@ -86,6 +86,10 @@ CALLS = [
     # the window
     *each("radius", TypeError, "radius: ", "int or None", "got ", values=[1.0, "1", (1, 2)]),
     *both(ValueError, "radius: ", "at least 0", "-1", radius=-1),
+    *both(ValueError, "radius: ", "less than", "got ", radius=2**40),
+    *both(ValueError, "sigma_spatial: ", "less than", "got ", sigma_spatial=1e12),
+    *both(ValueError, "sigma_spatial: ", "less than", "got ", sigma_spatial=1e300, truncate=1e300),
+    *both(ValueError, "truncate: ", "at least 0", "got -1", truncate=-1, radius=1),
     *each("truncate", ValueError, "truncate: ", "at least 0", "got ", values=[-1, np.nan, np.inf, 1j]),
     *each("truncate", TypeError, "truncate: ", "number", "got ", values=[None, "4", (4, 4)]),
     *both(ValueError, "mode: ", "reflect", "'edge'", mode="edge"),

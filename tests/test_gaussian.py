@@ -182,6 +182,11 @@ def test_dtypes(xp, dtype, angle):
     check(xp, noise((2, 9, 10), dtype), 0.1 + sigmas((9, 10), 1.5), angle=angle, cval=0.5, mode="constant")
 
 
+@pytest.mark.parametrize("angle", [None, 0.5])
+def test_long_sums_lose_nothing(xp, angle):
+    check(xp, 1 + noise((5, 6), "float32"), np.full((5, 6), 10.0), angle=angle)
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int32", "uint8", "bool"])
 def test_dtypes_of_sigma(xp, dtype):
     """The widths are taken as they are."""

@@ -103,6 +103,15 @@ def test_a_pixel_that_counts_may_be_nan(xp):
     np.testing.assert_array_equal(y, [[1, np.nan, np.nan, 3.5]])
 
 
+def test_no_warning_for_what_is_not_finite(xp):
+    """Warnings are errors in these tests."""
+    x, k = np.array([[1.0, np.inf, 3.0, 4.0]], np.complex64), np.ones((1, 3), np.complex64)
+    y = normalized(xp, x, k, np.ones((1, 4)), mode="constant")
+    np.testing.assert_array_equal(np.isfinite(y), [[False, False, False, True]])
+    hidden = np.zeros((1, 4), bool)
+    assert normalized(xp, x.real, k.real, hidden, output=np.dtype(np.int32)).shape == (1, 4)
+
+
 @pytest.mark.parametrize("mode", SAME_SIZE)
 def test_no_pixel_under_the_window_gives_nan(xp, mode):
     y = normalized(xp, np.full((3, 4), np.nan), np.ones((3, 3)), mode=mode)

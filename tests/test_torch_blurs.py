@@ -528,6 +528,11 @@ def test_wrong_options(function, name, value, error):
     assert_refused(function, name, error, **{name: value})
 
 
+@pytest.mark.parametrize("radius", [(1, 2), [1, 1]], ids=str)
+def test_the_bilateral_window_is_square(radius):
+    assert_refused("bilateral_blur2d", "radius", TypeError, radius=radius)
+
+
 @each_function
 @pytest.mark.parametrize(
     ("value", "error"),

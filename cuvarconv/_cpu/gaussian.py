@@ -164,11 +164,34 @@ def _turned(pixels: Pixels, widths: Widths) -> np.ndarray:
     """Return the sums with weights of any direction, two taps that face each other at once."""
     total = centre_pixels(pixels)
     norm = np.ones_like(total)
+    sums = ColumnSums(norm, total)
     for tap, pair in turned_pairs(pixels, widths):
-        norm[tap.lines] += 2 * tap.weight
-        total[tap.lines] += weighted(pair, tap, widths, guarded=pixels.guarded)
+        sums.add(tap, 2 * tap.weight, weighted(pair, tap, widths, guarded=pixels.guarded))
+    sums.end_column()
     total /= norm * pixels.dtype.type(pixels.scale)
     return total
+
+
+class ColumnSums:
+    """Adds taps to totals, column by column of the window, so that long sums lose nothing."""
+
+    def __init__(self, *totals: np.ndarray) -> None:
+        self._totals, self._columns = totals, [np.zeros_like(total) for total in totals]
+        self._distance = 0
+
+    def add(self, tap: Tap, *terms: np.ndarray) -> None:
+        """Add a tap's terms, one for each total."""
+        if tap.n != self._distance:
+            self.end_column()
+            self._distance = tap.n
+        for column, term in zip(self._columns, terms, strict=True):
+            column[tap.lines] += term
+
+    def end_column(self) -> None:
+        """Add up what has come since the last call."""
+        for total, column in zip(self._totals, self._columns, strict=True):
+            total += column
+            column[...] = 0
 
 
 def weighted(values: np.ndarray, tap: Tap, widths: Widths, *, guarded: bool) -> np.ndarray:

@@ -25,6 +25,7 @@ from cuvarconv._cpu._widths import (
 )
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._cpu.gaussian import (
+    ColumnSums,
     aligned_norm,
     aligned_sums,
     aligned_weights,
@@ -163,8 +164,10 @@ def _spread_turned(
 ) -> None:
     """Spread to two taps that face each other at once; spoils the values."""
     norm, product = np.ones_like(values), np.empty_like(values)
+    weights = ColumnSums(norm)
     for tap in turned_taps(widths, tile.dtype):
-        norm[tap.lines] += 2 * tap.weight
+        weights.add(tap, 2 * tap.weight)
+    weights.end_column()
     values /= norm
     columns = np.zeros((2, len(tile), *values.shape[1:]), tile.dtype)
     _add_shifted(columns[0], values, shifts[0])
@@ -272,17 +275,17 @@ def _turned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> li
     total, dtype = centre_pixels(pixels), pixels.dtype
     norm = np.ones_like(total)
     sums, means = np.zeros((2, len(numbers), *total.shape), dtype)
+    added = ColumnSums(norm, total, *sums, *means)
     for tap, pair in turned_pairs(pixels, widths):
-        here = tap.lines
-        norm[here] += 2 * tap.weight
         weighted(pair, tap, widths, guarded=pixels.guarded)
-        total[here] += pair
-        factors = tap.u * tap.u, tap.v * tap.v, tap.u * tap.v
-        for at, number in enumerate(numbers):
-            factor = factors[number].astype(dtype)
+        squares = tap.u * tap.u, tap.v * tap.v, tap.u * tap.v
+        factors = [squares[number].astype(dtype) for number in numbers]
+        for factor in factors:
             np.copyto(factor, 0, where=tap.weight == 0)
-            sums[at][here] += factor * pair
-            means[at][here] += 2 * factor * tap.weight
+        double = 2 * tap.weight
+        terms = *(factor * pair for factor in factors), *(factor * double for factor in factors)
+        added.add(tap, double, pair, *terms)
+    added.end_column()
     rows, columns = widths.sigmas
     for at, number in enumerate(numbers):
         sums[at] -= means[at] / norm * total

@@ -182,6 +182,8 @@ def bilateral_blur2d(
         _without_channels(_map(name, sigma, input[..., :1, :, :]))
         for name, sigma in (("sigma_spatial", sigma_spatial), ("sigma_range", sigma_range))
     )
+    if isinstance(radius, tuple | list):
+        raise TypeError(f"radius: expected an int or None, got {radius!r}")
     reach = None if radius is None else int_pair("radius", radius, 0)[0]
     options = _times(truncate), reach, boundary(padding_mode)
     return _blur_operators.bilateral_blur2d(input, *sigmas, next(iter(guide_if_any), None), *options)
