@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import resource
 import sys
 import time
@@ -42,10 +43,15 @@ def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterato
                 array if array.shape[-1] == TAPS else client.persist(_made(array, size)) for array in arrays
             ]
             wait(lazy)
-            sides = {
-                OURS: lambda function=function, lazy=lazy: wait(client.persist(function(*lazy))),
-                "in memory": lambda function=function, arrays=arrays: function(*arrays),
-            }
+            new = itertools.count()  # a cval of its own for each call, or the cluster would have its result
+
+            def blocks(function: Any = function, lazy: Any = lazy, new: Any = new) -> None:
+                wait(client.persist(function(*lazy, mode="constant", cval=float(next(new)))))
+
+            def whole(function: Any = function, arrays: Any = arrays, new: Any = new) -> Any:
+                return function(*arrays, mode="constant", cval=float(next(new)))
+
+            sides = {OURS: blocks, "in memory": whole}
             for call in sides.values():
                 call()
             seconds = interleaved_seconds(sides, given.repeats)
@@ -57,7 +63,8 @@ def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterato
 
 def _made(array: np.ndarray, size: int) -> Any:
     """Return random numbers in blocks, of an array's shape."""
-    return da.random.default_rng(1).random(array.shape, np.float32, (*array.shape[:-2], size, size)) - 0.5
+    chunks = (*array.shape[:-2], size, size)
+    return da.random.default_rng(1).random(array.shape, dtype=np.float32, chunks=chunks) - np.float32(0.5)
 
 
 def _cluster(workers: int) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._arguments import number
+from cuvarconv._arguments import is_lazy, number
 from cuvarconv._backend import Call, receive
 from cuvarconv._dtypes import accumulator_dtype, check_cval, computing_dtype, filter_dtype, product_dtype
 from cuvarconv._gradients import check_gradient, requested
@@ -316,6 +316,11 @@ def _make_filter(
     )
     _check_guide(features.shape, likeness.shape, planes.shape)
     largest = {name: _largest(name, operands[name], given[name]) for name in _SIGMAS}
+    if radius is None and is_lazy(given["sigma_spatial"]):
+        raise ValueError(
+            "radius: expected an int where sigma_spatial is a dask array, whose values are not known yet, "
+            "got None"
+        )
     if largest["sigma_spatial"] == math.inf:
         raise ValueError("sigma_spatial: expected finite numbers, got inf")
     reach, truncate = _reach(radius, truncate, largest["sigma_spatial"])
@@ -366,7 +371,7 @@ def _check_guide(shape: tuple[int, ...], features: tuple[int, ...], planes: tupl
 
 def _largest(name: str, operand: Any, array: Any) -> float:
     """Return the largest number of a σ; none may be negative or NaN."""
-    if array.size == 0:
+    if array.size == 0 or is_lazy(array):
         return 0.0
     if isinstance(operand, int | float | np.generic):
         lowest = highest = float(operand)

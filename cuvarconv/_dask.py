@@ -45,6 +45,8 @@ _AXES: dict[str, tuple[Any, ...]] = {
     "unfold": ("…IJ", "…mnij"),
     "affinity": ("…cIJ", "mn…ij"),
     "affinity_gradient": ("mn…ij", "…cIJ", "…cIJ"),
+    "bilateral": ("…cIJ", "…gIJ", "…ij", "…ij", "…cij"),
+    "bilateral_gradient": ("…cij", "…cIJ", "…gIJ", "…ij", "…ij", ("…cIJ", "…gIJ", "…ij", "…ij")),
     "gaussian": ("…IJ", ("…ij", "…ij"), "…ij", "…ij"),
     "gaussian_input_gradient": ("…ij", ("…ij", "…ij"), "…ij", "…IJ"),
     "gaussian_sigma_gradient": ("…ij", "…IJ", ("…ij", "…ij"), "…ij", ("…ij", "…ij", "…ij")),

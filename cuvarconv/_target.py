@@ -56,10 +56,17 @@ class Result(Target):
         self.array: Any = None  # none yet: a sum of nothing
         self.parts: dict[str, Any] = {}
 
-    def __setitem__(self, key: Any, value: int) -> None:
-        """Take zeros for the whole; that is what a result is that nothing is put into."""
-        if key is not Ellipsis or value != 0:
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Take another result, or zeros, which is what a result is that nothing is put into."""
+        if isinstance(value, Result):
+            self.keep(value.array.astype(self.dtype))
+        elif key is not Ellipsis or value != 0:
             raise NotImplementedError(key)
+
+    def __iadd__(self, other: Result) -> Result:
+        """Add another result."""
+        self.keep(self.array + other.array)
+        return self
 
     @property
     def real(self) -> Target:

@@ -1522,6 +1522,12 @@ PLANTED = [
             ("levels of a tree share their keys", "level += 1", "level += 0"),
             ("names tell no windows apart", "result_pattern, window, keywords)", "result_pattern)"),
             ("unknown chunks get through", "if any(math.isnan(length) for", "if all(math.isnan(length) for"),
+        ],
+    ),
+    (
+        "cuvarconv/_grid.py",
+        DASK_CALLS,
+        [
             (
                 "a kernel's own chunks lead",
                 "if own else _found(operands",

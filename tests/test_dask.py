@@ -265,6 +265,30 @@ def test_gaussian(case, mode):
         assert_close(computed, known)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "constant", ("wrap", "nearest")])
+@pytest.mark.parametrize("joint", [False, True])
+def test_bilateral(joint, mode):
+    x, g = noise((2, 3, *IMAGE), np.float64), noise((2, 3, *IMAGE), np.float64, 1)
+    space, value = 0.5 + noise(IMAGE, np.float64, 2) ** 2, 0.5 + noise((9, 1), np.float64, 3) ** 2
+    keywords = {"channel_axis": -3, "radius": 2, "mode": mode, "cval": 0.5}
+    arrays = (x, space, value)
+    lazy = (chunked(x, 1, UNEVEN), chunked(space, 4), value)
+    guides = ({}, {})
+    if joint:
+        guide = noise((4, *IMAGE), np.float64, 4)
+        guides = ({"guide": guide}, {"guide": chunked(guide, 3)})
+    ((computed, known),) = assert_lazy(
+        cuvarconv.bilateral_filter(*lazy, **guides[1], **keywords),
+        cuvarconv.bilateral_filter(*arrays, **guides[0], **keywords),
+    )
+    assert_close(computed, known)
+    wrt = ("input", "sigma_spatial", "sigma_range", *(["guide"] if joint else []))
+    expected = cuvarconv.bilateral_filter_vjp(g, *arrays, **guides[0], wrt=wrt, **keywords)
+    gradients = cuvarconv.bilateral_filter_vjp(chunked(g), *lazy, **guides[1], wrt=wrt, **keywords)
+    for computed, known in assert_lazy(gradients, expected):
+        assert_close(computed, known)
+
+
 def flat(gradients):
     """Return gradients without the pairs among them."""
     pairs = (each if isinstance(each, tuple) else (each,) for each in gradients)
@@ -477,6 +501,8 @@ def test_lazy_widths_need_a_radius():
         cuvarconv.gaussian_filter(np.ones(IMAGE), x)
     with pytest.raises(ValueError, match=r"^radius: "):
         cuvarconv.gaussian_filter(np.ones(IMAGE), 1.0, angle=x)
+    with pytest.raises(ValueError, match=r"^radius: expected an int where sigma_spatial is a dask array"):
+        cuvarconv.bilateral_filter(np.ones(IMAGE), x, 1.0)
     with pytest.raises(TypeError, match=r"^sigma: gaussian_weights takes no dask arrays"):
         cuvarconv.gaussian_weights(x)
 
