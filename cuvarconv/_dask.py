@@ -117,7 +117,12 @@ def _kind(name: str, array: Any) -> str:
 
 
 def view(name: str, array: Any) -> Any:
-    """Take dask arrays and arrays of their blocks' kind as they are, lists and scalars as NumPy's."""
+    """Take dask arrays and arrays of their blocks' kind as they are, lists and scalars as NumPy's.
+
+    Chunks of length 0 are left out: dask loses pixels where it turns an axis round that has them.
+    """
+    if isinstance(array, da.Array) and array.size and any(0 in lengths for lengths in array.chunks):
+        return array.rechunk(tuple(tuple(filter(None, lengths)) for lengths in array.chunks), method="tasks")
     return array if hasattr(array, "transpose") else np.asarray(array)
 
 

@@ -174,6 +174,26 @@ def test_any_chunks(call):
         assert_close(gradient.compute(), known, np.float32)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_pixel_alone(dtype):
+    """Long sums, which NumPy orders otherwise where a block is one pixel."""
+    x, k, sigma = noise((4, 5), dtype), noise((3, 11, 4, 5), dtype, 1), 4 * noise((4, 5), dtype, 2) ** 2
+    features = noise((2, 33, 4, 5), dtype, 3)
+    infinite = x.copy()
+    infinite[1, 2] = np.inf
+    calls = [
+        (cuvarconv.correlate, (x, k), {}),
+        (cuvarconv.normalized_correlate, (x, k), {}),
+        (cuvarconv.affinity, (features,), {"size": 3}),
+        (cuvarconv.gaussian_filter, (x, sigma), {"radius": 9}),
+        (cuvarconv.gaussian_filter, (infinite, sigma), {"radius": 9}),
+        (cuvarconv.gaussian_filter, (x,), {"sigma": 3}),
+    ]
+    for function, operands, keywords in calls:
+        lazy = [chunked(array, image=(1, 1)) for array in operands]
+        assert_equal(function(*lazy, **keywords).compute(), function(*operands, **keywords))
+
+
 @pytest.mark.parametrize("mode", [*MODES, ("wrap", "constant")])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_affinity(mode, stride):
@@ -265,6 +285,16 @@ def test_bilateral(joint, mode):
     wrt = ("input", "sigma_spatial", "sigma_range", *(["guide"] if joint else []))
     expected = cuvarconv.bilateral_filter_vjp(g, *arrays, **guides[0], wrt=wrt, **keywords)
     gradients = cuvarconv.bilateral_filter_vjp(chunked(g), *lazy, **guides[1], wrt=wrt, **keywords)
+    for computed, known in assert_lazy(gradients, expected):
+        assert_close(computed, known)
+
+
+def test_bilateral_where_the_window_is_wider_than_a_block_needs():
+    x, g, space = (noise(IMAGE, np.float64, seed) for seed in range(3))
+    lazy = [chunked(array, image=(1, 1)) for array in (g, x)]
+    wrt = ("input", "sigma_spatial")
+    expected = cuvarconv.bilateral_filter_vjp(g, x, space**2, 1.0, wrt=wrt)
+    gradients = cuvarconv.bilateral_filter_vjp(*lazy, space**2, 1.0, wrt=wrt)
     for computed, known in assert_lazy(gradients, expected):
         assert_close(computed, known)
 
@@ -409,6 +439,14 @@ def test_empty(shape):
     )
     assert nothing.shape == (shape[0], 3, *shape[1:])
     assert not nothing.compute().any()
+
+
+def test_chunks_of_length_0():
+    """Dask loses pixels of such arrays where it turns an axis round, as convolution does with kernels."""
+    x, k = integers(IMAGE), integers((*SIZE, *IMAGE), seed=1)
+    lazy_k = da.from_array(k, ((1, 0, 2, 0), (0, 4), (0, 9), (5, 0, 6)))
+    lazy = cuvarconv.convolve(da.from_array(x, ((0, 4, 0, 5), (11, 0))), lazy_k)
+    assert_equal(lazy.compute(), cuvarconv.convolve(x, k))
 
 
 # ---- laziness, errors ------------------------------------------------------------------------------

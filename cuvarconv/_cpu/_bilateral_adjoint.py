@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cuvarconv._axis import Axis
-from cuvarconv._cpu._likeness import Block, Tap, cut
+from cuvarconv._cpu._likeness import Block, Tap, Widths, cut
 from cuvarconv._cpu._pairs import Pairs, Tile, pair_rows
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu._tiles import gather
@@ -49,8 +49,11 @@ class Adjoint:
     def _paired(self) -> bool:
         """Whether pairs share their weight, and there is room for a tile of them."""
         some = self.filter
-        shared = some.sigma_spatial.size == 1 and some.sigma_range.shape[-2:] == (1, 1)
-        moving = (some.sigma_spatial > 0).all() and (some.sigma_range > 0).all()
+        if some.sigma_spatial.size != 1 or some.sigma_range.shape[-2:] != (1, 1):
+            return False
+        widths = Widths.of(some.sigma_spatial, some.sigma_range, some.radius, some.truncate, some.real)
+        # of a part of a map the window may reach farther than its σ
+        shared, moving = widths.shared, not widths.still.any()
         channels = some.input.shape[-3] + some.guide.shape[-3]
         return bool(shared and moving and channels * (2 * some.radius + 1) ** 2 <= _PAIRED)
 

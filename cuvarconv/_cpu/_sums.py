@@ -120,6 +120,16 @@ def _blocks_of(domain: tuple[int, ...], kept: tuple[int, ...], region: Where, bl
     ]
 
 
+def add_in_order(terms: np.ndarray, axis: int) -> np.ndarray:
+    """Sum along an axis, term after term also where no axis follows it that is longer than 1.
+
+    There NumPy adds pairs, so that the bits of a pixel would depend on whether it is a block alone.
+    """
+    if terms.shape[axis] > 1 and math.prod(terms.shape[axis:][1:]) == 1:
+        return np.add.accumulate(terms, axis=axis).take(-1, axis)
+    return np.add.reduce(terms, axis=axis)
+
+
 def add_or_assign(total: np.ndarray, values: np.ndarray, assign: bool) -> None:
     """Start a sum, or go on with it."""
     if assign:

@@ -9,6 +9,7 @@ import numpy as np
 from cuvarconv._axis import CVAL
 from cuvarconv._blocks import Where, blocks
 from cuvarconv._cpu._runs import Term, spread_block
+from cuvarconv._cpu._sums import add_in_order
 from cuvarconv._cpu._tiles import WORKSPACE, gather, shifted_pixels, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
@@ -136,6 +137,6 @@ def _clear_outside(values: np.ndarray, tap: Window) -> np.ndarray:
 
 
 def _likeness(difference: np.ndarray) -> np.ndarray:
-    distance = np.add.reduce(difference * difference, axis=-3)
+    distance = add_in_order(difference * difference, axis=-3)
     distance *= difference.dtype.type(-0.5)
     return np.exp(distance, out=distance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
+from cuvarconv._cpu._sums import add_in_order
 from cuvarconv._cpu._tiles import WORKSPACE, shifted_pixels, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
@@ -58,7 +59,7 @@ def _block_sum(
         taps = weights[row_taps, column_taps]
         if at_once:
             products = np.multiply(pixels, _converted(taps, dtype, conjugate))
-            total += np.add.reduce(np.add.reduce(products, axis=1), axis=0)
+            total += add_in_order(add_in_order(products, axis=1), axis=0)
         else:
             for row_pixels, row in zip(pixels, taps, strict=True):
                 total += _row_sum(row_pixels, row, dtype, conjugate)

@@ -9,6 +9,7 @@ import numpy as np
 from cuvarconv._blocks import Where, rectangles
 from cuvarconv._cpu._cuts import cuts
 from cuvarconv._cpu._mirrored import Pixels, read_pixels, real_dtype, real_parts
+from cuvarconv._cpu._sums import add_in_order
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._widths import (
     Maps,
@@ -136,12 +137,16 @@ def _add_up(
 ) -> None:
     """Write Σ_m w_m v_m; if `guarded`, over the distances m alone that each pixel reaches."""
     if not guarded:
+        if total.size == 1:  # of a pixel alone NumPy would add the terms in another order
+            values, weights = (np.repeat(each, 2, axis=1) for each in (values, weights))
+            total[...] = np.einsum("mk,mk->k", values, weights)[:1]
+            return
         np.einsum("mk,mk->k", values, weights, out=total)
         return
     terms = values * weights
     for distance, term in enumerate(terms):
         clear(term, radii.reshape(-1), distance)
-    np.add.reduce(terms, axis=0, out=total)
+    total[...] = add_in_order(terms, axis=0)
 
 
 def facing_lines(lines: np.ndarray, distances: int) -> tuple[np.ndarray, np.ndarray]:
