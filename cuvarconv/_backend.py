@@ -91,12 +91,12 @@ class Call:
         """Return a new array of the backend."""
         return self.home.backend.empty(shape, dtype)
 
-    def upload(self, array: np.ndarray) -> Any:
-        """Return an array that was made on the host as one of the backend."""
-        if self.home.device is None:
+    def upload(self, array: Any) -> Any:
+        """Return an array that was made on the host as one of the backend; its own arrays as they are."""
+        if self.home.device is None or not isinstance(array, np.ndarray | np.generic):
             return array
         copy = self.home.backend.empty(array.shape, array.dtype)
-        copy.set(array)
+        copy.set(np.asarray(array))
         return copy
 
     def composed(self, function: Callable[..., None], *arrays: Any, **keywords: Any) -> None:
