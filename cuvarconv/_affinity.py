@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._arguments import int_pair
+from cuvarconv._arguments import int_pair, is_lazy
 from cuvarconv._backend import receive
 from cuvarconv._dtypes import computing_dtype, product_dtype
 from cuvarconv._gradients import Gradient, check_gradient, gradients
@@ -211,7 +211,7 @@ def _result_shape(features: Any, window: Window, channel_axis: Any) -> tuple[int
 def _sharpness(sigma: Any) -> float:
     """Return 1/σ."""
     try:
-        if isinstance(sigma, str | bytes):
+        if isinstance(sigma, str | bytes) or is_lazy(sigma):
             raise TypeError
         width = float(sigma)
     except (TypeError, ValueError):

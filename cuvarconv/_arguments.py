@@ -61,7 +61,7 @@ def number(name: str, value: Any) -> complex:
     if type(value) is float:
         return value
     try:
-        if isinstance(value, str | bytes) or np.ndim(value):
+        if isinstance(value, str | bytes) or is_lazy(value) or np.ndim(value):
             raise TypeError
         read = complex(value)
     except (TypeError, ValueError, OverflowError):

@@ -600,3 +600,16 @@ def test_xarray():
     assert blurred.dims == ("time", "y", "x")
     assert isinstance(blurred.data, da.Array)
     assert_equal(blurred.compute().to_numpy(), cuvarconv.correlate(x, k, mode="wrap"))
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda lazy: cuvarconv.correlate(lazy, np.ones((3, 3)), cval=lazy.sum()), "cval: expected a number"),
+        (lambda lazy: cuvarconv.affinity(lazy, 3, lazy.sum(), channel_axis=None), "sigma: expected a number"),
+    ],
+    ids=["cval", "sigma"],
+)
+def test_no_number_is_computed_by_a_call(call, says):
+    with pytest.raises(TypeError, match=says):
+        call(da.ones((4, 5)))
