@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import resource
 import sys
 import time
 from collections.abc import Iterator
@@ -14,16 +13,14 @@ from typing import Any
 import dask.array as da
 import numpy as np
 from _measure import Device, random, run
-from _report import OURS, Row
+from _report import OURS, Row, folder
 from distributed import Client, LocalCluster, wait
 
 import cuvarconv
-from cuvarconv._demo.measure import interleaved_seconds
+from cuvarconv._demo.measure import interleaved_seconds, peak_resident_bytes
 
 TAPS = 5
-GROWTH = (
-    1.25  # of a worker's peak from the smallest image to the largest: flat, but for the scheduler's noise
-)
+GROWTH = 1.25  # of a worker's peak, smallest image to largest: flat, but for the scheduler's noise
 
 
 def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterator[Row]:
@@ -101,9 +98,6 @@ def _peak(side: int, chunk: int) -> int:
         lengths = [last - first for first, last in block_info[None]["array-location"][2:]]
         return np.full((TAPS, TAPS, *lengths), np.float32(1 / TAPS**2))
 
-    def peak() -> int:
-        return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
     image = da.ones((side, side), chunks=chunk, dtype=np.float32)
     weights = da.map_blocks(
         kernels,
@@ -113,7 +107,7 @@ def _peak(side: int, chunk: int) -> int:
     )
     with _cluster(2) as cluster, Client(cluster) as client:
         cuvarconv.correlate(image, weights).mean().compute()
-        return max(client.run(peak).values())
+        return max(client.run(peak_resident_bytes).values())
 
 
 def _plot(sides: list[int], peaks: list[int], path: Path) -> None:
@@ -138,8 +132,7 @@ def cpu_rows(machine: Device, given: argparse.Namespace) -> Iterator[Row]:
     yield from throughput_rows(4096 // shrink, 1024 // shrink, given)
     yield from graph_rows(100 // shrink, given)
     sides = [side // shrink for side in (2048, 4096, 8192, 16384)]
-    folder = given.output / "quick" if given.quick else given.output
-    yield from memory_rows(sides, 512 // shrink, folder / "dask_memory.png")
+    yield from memory_rows(sides, 512 // shrink, folder(machine.name, given) / "dask_memory.png")
 
 
 def main() -> int:

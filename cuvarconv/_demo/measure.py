@@ -66,6 +66,17 @@ def peak_extra_bytes(function: Callable[[], Any]) -> int | None:
     return max(0, _status_bytes("VmHWM") - before)
 
 
+def peak_resident_bytes() -> int | None:
+    """Return the most memory that this process has held since it began, None where that is unknown.
+
+    What `resource.getrusage` reports on Linux is handed down from the process that started this one.
+    """
+    try:
+        return _status_bytes("VmHWM")
+    except (OSError, LookupError):
+        return None
+
+
 def _reset_peak() -> int:
     """Set the recorded peak to the memory in use now, and return that."""
     _CLEAR_REFS.write_text("5", encoding="ascii")  # raises OSError where there is no such file
