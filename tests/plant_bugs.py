@@ -1053,8 +1053,8 @@ PLANTED = [
             ("blocks read the first one's window", "self.window.part(*where[batch:]),", "self.window,"),
             (
                 "blocks read the first one's samples",
-                "image[where[:batch]],\n            self.kernels[(slice(None), slice(None), *theirs[:batch]",
-                "image,\n            self.kernels[(slice(None), slice(None), *theirs[:batch]",
+                "image=self.image[where[:batch]],\n            kernels=self.kernels[(slice(None), slice(None), *theirs[:batch]",
+                "image=self.image,\n            kernels=self.kernels[(slice(None), slice(None), *theirs[:batch]",
             ),
             (
                 "of long axes the first part alone",
@@ -1072,10 +1072,10 @@ PLANTED = [
             ("bool stored as the lowest bit", "values = values != 0", "values = values.astype(np.int64) & 1"),
             (
                 "converted image keeps the old window",
-                "return replace(piece, image=image, window=window)",
-                "return replace(piece, image=image)",
+                "piece = replace(self, image=image, window=gathered_window(self.window))",
+                "piece = replace(self, image=image)",
             ),
-            ("workspace without a limit", "while elements > 1 and not _fits", "while False and not _fits"),
+            ("workspace without a limit", "while elements > 1 and not fits", "while False and not fits"),
         ],
     ),
     (
@@ -1217,8 +1217,8 @@ PLANTED = [
         [
             (
                 "last block lost",
-                "for at in range(0, length, step)]",
-                "for at in range(0, length - length % step, step)]",
+                "for at in range(0, length, step)])",
+                "for at in range(0, length - length % step, step)])",
             ),
             (
                 "kernels of the first block for all",
@@ -1274,8 +1274,8 @@ PLANTED = [
             ("kernels never conjugated", "return taps.conj() if conjugate else taps", "return taps"),
             (
                 "small calls sum columns only",
-                "np.add.reduce(np.add.reduce(products, axis=1), axis=0)",
-                "np.add.reduce(products, axis=1)[0]",
+                "add_in_order(add_in_order(products, axis=1), axis=0)",
+                "add_in_order(products, axis=1)[0]",
             ),
             (
                 "taps of weight 0 are skipped",
