@@ -1053,8 +1053,10 @@ PLANTED = [
             ("blocks read the first one's window", "self.window.part(*where[batch:]),", "self.window,"),
             (
                 "blocks read the first one's samples",
-                "image=self.image[where[:batch]],\n            kernels=self.kernels[(slice(None), slice",
-                "image=self.image,\n            kernels=self.kernels[(slice(None), slice",
+                "image=self.image[where[:batch]],\n"
+                "            kernels=self.kernels[(slice(None), slice(None), *theirs[:batch]",
+                "image=self.image,\n"
+                "            kernels=self.kernels[(slice(None), slice(None), *theirs[:batch]",
             ),
             (
                 "of long axes the first part alone",
