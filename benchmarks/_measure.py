@@ -10,17 +10,28 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from _report import OURS, RESULTS, Row, report
+from _roofline import Ceilings, Cost
 
 import cuvarconv
 from cuvarconv._demo.measure import interleaved_seconds, peak_extra_bytes
 
 
-class Cpu:
+class Machine:
+    """What all devices have."""
+
+    @cached_property
+    def ceilings(self) -> Ceilings:
+        """What the device reaches in a copy and in a matrix product, measured once in a run."""
+        return Ceilings.measure(self, repeats=5)
+
+
+class Cpu(Machine):
     """Host arrays, timed by the clock; both sides have the same number of threads."""
 
     kind = "cpu"
@@ -59,7 +70,7 @@ class Cpu:
         return peak_extra_bytes(function)
 
 
-class Gpu:
+class Gpu(Machine):
     """CuPy arrays and CUDA tensors, timed by events on the stream that both libraries use."""
 
     kind = "gpu"
@@ -174,6 +185,7 @@ def _gpu_found() -> bool:
 class Measured:
     """What `compare` found: times and peak extra memory of each side."""
 
+    machine: Device
     seconds: dict[str, dict[str, float]]
     memory: dict[str, int | None]
 
@@ -187,15 +199,20 @@ class Measured:
         against: str = "",
         at_least: bool = True,
         note: str = "",
+        cost: Cost | None = None,
     ) -> Row:
-        """Compare two sides: how many times faster ours is, or else how many times the other's time."""
+        """Compare two sides: how many times faster ours is, or else how many times the other's time.
+
+        With a cost, the row also says where our time stands beside the machine's ceilings.
+        """
         names = {OURS: ours, other: other}
         seconds = {name: self.seconds[side] for name, side in names.items()}
         memory = {name: self.memory[side] for name, side in names.items()}
         ratio = seconds[other]["median"] / seconds[OURS]["median"]
         if not at_least:
             ratio = 1 / ratio
-        return Row(work, against or other, ratio, target, at_least, "×", seconds, memory, note)
+        roof = cost and self.machine.ceilings.position(cost, seconds[OURS]["median"])
+        return Row(work, against or other, ratio, target, at_least, "×", seconds, memory, note, roof)
 
 
 def compare(
@@ -217,7 +234,7 @@ def compare(
         function()
     times = machine.time(sides, repeats, number)
     memory = {name: machine.memory(function) for name, function in sides.items()}
-    return Measured({name: _summary(values) for name, values in times.items()}, memory)
+    return Measured(machine, {name: _summary(values) for name, values in times.items()}, memory)
 
 
 def _check(machine: Device, sides: Mapping[str, Callable[[], Any]], tolerance: float) -> None:

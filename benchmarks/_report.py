@@ -35,6 +35,7 @@ class Row:
     seconds: dict[str, dict[str, float]] = field(default_factory=dict)
     memory: dict[str, int | None] = field(default_factory=dict)
     note: str = ""
+    roof: dict[str, Any] | None = None
 
     @property
     def met(self) -> bool | None:
@@ -107,10 +108,16 @@ def _line(row: Row) -> str:
         "not measured" if value is None else f"{value / 2**20:.1f} MiB" for value in row.memory.values()
     )
     verdict = {True: "met", False: "NOT MET", None: ""}[row.met]
+    notes = "".join(f"  {note}" for note in (roof_share(row.roof), row.note) if note)
     return (
         f"{row.work:<49}{row.against:<36}{ours:>11}{theirs:>11}{_ratio(row):>9}  "
-        f"{row.goal:<8}{verdict:<8}  {memory}{'  ' + row.note if row.note else ''}"
+        f"{row.goal:<8}{verdict:<8}  {memory}{notes}"
     )
+
+
+def roof_share(roof: dict[str, Any] | None) -> str:
+    """Write how near to the ceiling a row comes, and to which."""
+    return f"{100 * roof['share']:.0f} % of {roof['bound']}" if roof else ""
 
 
 def _ratio(row: Row) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from _launch import launch_rows
 from _measure import Cpu, Device, Gpu, Measured, bandwidth, compare, random, run, sized
 from _report import OURS, Row
+from _roofline import Cost
 
 import cuvarconv
 
@@ -37,6 +38,13 @@ def describe(case: tuple[int, int, int]) -> str:
     return f"C = {channels}, {height} × {height}, {taps} × {taps} per pixel"
 
 
+def cost(case: tuple[int, int, int]) -> Cost:
+    """Return the least that a call does: kernels and image in, as large an image out."""
+    channels, height, taps = case
+    image, kernels = channels * height**2, (taps * height) ** 2
+    return Cost(4 * (2 * image + kernels), 2 * channels * kernels)
+
+
 def per_pixel(machine: Device, case: tuple[int, int, int], given: argparse.Namespace) -> Measured:
     """Measure one image size, zero boundary on both sides."""
     image, kernels = operands(case)
@@ -51,8 +59,28 @@ def per_pixel(machine: Device, case: tuple[int, int, int], given: argparse.Names
 
 def cpu_rows(machine: Cpu, given: argparse.Namespace) -> Iterator[Row]:
     for case in sized(CASES, given, 8):
-        yield per_pixel(machine, case, given).row(describe(case), "torch unfold", 5)
+        yield per_pixel(machine, case, given).row(describe(case), "torch unfold", 5, cost=cost(case))
+    yield fixed_kernel(machine, given)
     yield small_call(machine, given)
+
+
+def fixed_kernel(machine: Device, given: argparse.Namespace) -> Row:
+    """Measure one kernel for all pixels beside SciPy's, or CuPy's copy of it on a GPU."""
+    if machine.kind == "gpu":
+        from cupyx.scipy import ndimage
+    else:
+        from scipy import ndimage
+
+    height = 128 if given.quick else 1024
+    image, kernel = machine.ours(random(3, height, height)), machine.ours(random(4, 7, 7))
+    other = ndimage.__name__
+    sides = {
+        OURS: lambda: cuvarconv.correlate(image, kernel),
+        other: lambda: ndimage.correlate(image, kernel),
+    }
+    least = Cost(2 * image.nbytes, 2 * kernel.size * image.size)
+    work = f"{height} × {height}, one 7 × 7 kernel"
+    return compare(machine, sides, given.repeats).row(work, other, cost=least)
 
 
 def small_call(machine: Cpu, given: argparse.Namespace) -> Row:
@@ -73,14 +101,15 @@ def gpu_rows(machine: Gpu, given: argparse.Namespace) -> Iterator[Row]:
     for case in sized(cases, given, 8):
         yield beside_copy(machine, case, given)
     for case in sized(GPU_CASES, given, 8):
-        yield per_pixel(machine, case, given).row(describe(case), "torch unfold")
+        yield per_pixel(machine, case, given).row(describe(case), "torch unfold", cost=cost(case))
+    yield fixed_kernel(machine, given)
     yield from launch_rows(machine, given, "correlate")
 
 
 def beside_copy(machine: Gpu, case: tuple[int, int, int], given: argparse.Namespace) -> Row:
     x, k = map(machine.ours, operands(case))
     y = x.copy()
-    moved = x.nbytes + k.nbytes + y.nbytes
+    moved = cost(case).nbytes
     return bandwidth(
         machine, describe(case), lambda: cuvarconv.correlate(x, k, y, mode="constant"), moved, given, 80
     )

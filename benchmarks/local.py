@@ -12,6 +12,7 @@ import numpy as np
 from _launch import launch_rows
 from _measure import Device, Gpu, bandwidth, compare, random, run, sized
 from _report import OURS, Row
+from _roofline import Cost
 
 import cuvarconv
 
@@ -35,6 +36,13 @@ def operands(case: Case) -> tuple[Any, Any]:
 def describe(case: Case) -> str:
     batch, channels, height, taps = case
     return f"N = {batch}, {channels} → {channels}, {height} × {height}, {taps} × {taps}"
+
+
+def cost(case: Case) -> Cost:
+    """Return the least that a call does: images and kernels in, as many images out, the sums."""
+    batch, channels, height, taps = case
+    image, kernels = batch * channels * height**2, (taps * height * channels) ** 2
+    return Cost(4 * (2 * image + kernels), 2 * batch * kernels)
 
 
 def unfold(image: Any, kernels: Any) -> Any:
@@ -121,7 +129,7 @@ def beside_others(machine: Device, case: Case, given: argparse.Namespace) -> Ite
     measured = compare(machine, sides, given.repeats)
     for name in (*others, TORCH):
         aimed = case[:2] == MAIN[:2] and name == JAX_NAMES["OIHW"]
-        yield measured.row(describe(case), name, 4 if aimed else None)
+        yield measured.row(describe(case), name, 4 if aimed else None, cost=cost(case))
 
 
 def cpu_rows(machine: Device, given: argparse.Namespace) -> Iterator[Row]:
@@ -140,13 +148,12 @@ def gpu_rows(machine: Gpu, given: argparse.Namespace) -> Iterator[Row]:
 def beside_copy(machine: Gpu, case: Case, given: argparse.Namespace) -> Row:
     x, k = map(machine.ours, operands(case))
     y = x.copy()
-    moved = x.nbytes + k.nbytes + y.nbytes
     target = 80 if case[:2] == MAIN[:2] else None
     return bandwidth(
         machine,
         describe(case),
         lambda: cuvarconv.local_correlate(x, k, y, mode="constant"),
-        moved,
+        cost(case).nbytes,
         given,
         target,
     )

@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 from _launch import launch_rows
 from _measure import Cpu, Device, Gpu, compare, random, run, sized
 from _report import OURS, Row
+from _roofline import Cost
 
 import cuvarconv
 
@@ -21,6 +23,8 @@ CASES = [  # (N, C, O, H, k)
     (4, 32, 32, 128, 5),
     (1, 1, 1, 1024, 7),
 ]
+UNFOLD = "unfold·d + matmul"
+DEFORMABLE = "torchvision deform_conv2d"
 TOLERANCES = {"float32": 1e-4, "TF32": 1e-2, "float16": 2e-2, "bfloat16": 1e-1}
 
 
@@ -50,6 +54,29 @@ def describe(case: tuple[int, int, int, int, int]) -> str:
     return f"N C O = {batch} {channels} {outputs}, {height} × {height}, {taps} × {taps}"
 
 
+def cost(case: tuple[int, int, int, int, int]) -> Cost:
+    """Return the least that a call does: all operands in, the result out, the products d·x and the sums."""
+    batch, channels, outputs, height, taps = case
+    pixels, columns = batch * height**2, batch * channels * (taps * height) ** 2
+    numbers = (channels + outputs) * pixels + channels * outputs * taps**2 + (taps * height) ** 2
+    return Cost(4 * numbers, columns * (1 + 2 * outputs))
+
+
+def deformable(machine: Device, arrays: tuple[Any, Any, Any]) -> Callable[[], Any] | None:
+    """Return torchvision's deformable convolution without offsets, d as its mask, where it can be had."""
+    try:
+        from torchvision.ops import deform_conv2d
+    except (ImportError, RuntimeError):  # not installed, or made for another torch
+        return None
+    image, weights, modulation = arrays
+    batch, taps = image.shape[0], weights.shape[-1]
+    entries, size = taps**2, image.shape[2:]
+    mask = np.broadcast_to(modulation.reshape(entries, *size), (batch, entries, *size)).copy()
+    x, w, m = machine.torchs(image), machine.torchs(weights), machine.torchs(mask)
+    offsets = machine.torchs(np.zeros((batch, 2 * entries, *size), np.float32))
+    return lambda: deform_conv2d(x, offsets, w, padding=taps // 2, mask=m)
+
+
 def cpu_rows(machine: Cpu, given: argparse.Namespace) -> Iterator[Row]:
     from torch.nn.functional import conv2d
 
@@ -58,11 +85,16 @@ def cpu_rows(machine: Cpu, given: argparse.Namespace) -> Iterator[Row]:
         image, weights, modulation = map(machine.torchs, arrays)
         sides: dict[str, Callable[[], Any]] = {
             OURS: lambda arrays=arrays: cuvarconv.modulated_correlate(*arrays, mode="constant"),
-            "unfold·d + matmul": lambda x=image, w=weights, d=modulation: unfold(x, w, d),
+            UNFOLD: lambda x=image, w=weights, d=modulation: unfold(x, w, d),
         }
-        work = describe(case)
+        deform = deformable(machine, arrays)
+        if deform is not None:
+            sides[DEFORMABLE] = deform
+        work, least = describe(case), cost(case)
         measured = compare(machine, sides, given.repeats)
-        yield measured.row(work, "unfold·d + matmul", 3, against="torch unfold·d + matmul")
+        yield measured.row(work, UNFOLD, 3, against=f"torch {UNFOLD}", cost=least)
+        if deform is not None:
+            yield measured.row(work, DEFORMABLE, cost=least)
         if case[1] < 16:
             continue
         sides = {
@@ -108,9 +140,9 @@ def gpu_case(
     work = f"C = O = {case[1]}, 3 × 3, {dtype}"
     note = "TF32 on torch's side only" if dtype == "TF32" else ""
     try:
-        sides = {**mine, "unfold·d + matmul": lambda: unfold(image, weights, modulation)}
+        sides = {**mine, UNFOLD: lambda: unfold(image, weights, modulation)}
         measured = compare(machine, sides, given.repeats, tolerance=TOLERANCES[dtype])
-        yield measured.row(work, "unfold·d + matmul", 8, against="torch unfold·d + matmul", note=note)
+        yield measured.row(work, UNFOLD, 8, against=f"torch {UNFOLD}", note=note)
         sides = {
             **mine,
             "conv2d": lambda: conv2d(image, weights, padding=1),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from _measure import device, options
-from _report import folder, short_time
+from _report import folder, roof_share, short_time
 
 SCRIPTS = (
     "correlate",
@@ -43,7 +43,10 @@ def table(place: Path) -> str:
         if path.exists():
             record = json.loads(path.read_text(encoding="utf-8"))
             lines += ["", f"## `{name}`, {record['when']}, {record['versions']['cuvarconv']}", ""]
-            lines += ["| work | against | cuvarconv | other | ratio | target | |", "| --- " * 7 + "|"]
+            lines += [
+                "| work | against | cuvarconv | other | ratio | target | | of the ceiling |",
+                "| --- " * 8 + "|",
+            ]
             lines += [_line(row) for row in record["rows"]]
     device_name = record["device"] if lines else "no device"
     return f"# Benchmarks on {device_name}\n" + "\n".join(lines) + "\n"
@@ -57,7 +60,7 @@ def _line(row: dict[str, Any]) -> str:
         "–" if row["target"] is None else f"{'≥' if row['at_least'] else '≤'} {row['target']:g}{row['unit']}"
     )
     verdict = {True: "met", False: "**not met**", None: ""}[row["met"]]
-    return f"| {row['work']} | {row['against']} | {ours} | {theirs} | {ratio} | {target} | {verdict} |"
+    return f"| {row['work']} | {row['against']} | {ours} | {theirs} | {ratio} | {target} | {verdict} | {roof_share(row.get('roof'))} |"
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 from _launch import launch_rows
 from _measure import Device, Gpu, bandwidth, compare, random, run, sized
 from _report import OURS, Row
+from _roofline import Cost
 from correlate import CASES, GPU_CASES, describe, operands
 
 import cuvarconv
@@ -42,9 +43,10 @@ def spread_rows(machine: Device, case: Case, given: argparse.Namespace, stride: 
 
     sides = {OURS: spread, "torch product + fold": lambda: product_and_fold(tz, tk, stride)}
     work = f"{'spread' if stride == 1 else f'upsampling ×{stride}'}, {describe(case)}"
-    yield compare(machine, sides, given.repeats).row(work, "torch product + fold")
+    least = Cost(z.nbytes * (1 + stride**2) + k.nbytes, 2 * kernels.size * image.shape[0])
+    yield compare(machine, sides, given.repeats).row(work, "torch product + fold", cost=least)
     if machine.kind == "gpu":
-        yield bandwidth(machine, work, spread, z.nbytes * (1 + stride**2) + k.nbytes, given)
+        yield bandwidth(machine, work, spread, least.nbytes, given)
 
 
 def copying_rows(machine: Device, case: Case, given: argparse.Namespace) -> Iterator[Row]:
