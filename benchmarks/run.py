@@ -23,6 +23,7 @@ SCRIPTS = (
     "torch_layers",
     "scaling",
 )
+HEADINGS = ("work", "against", "cuvarconv", "other", "ratio", "target", "", "of the ceiling")
 
 
 def main() -> int:
@@ -43,10 +44,7 @@ def table(place: Path) -> str:
         if path.exists():
             record = json.loads(path.read_text(encoding="utf-8"))
             lines += ["", f"## `{name}`, {record['when']}, {record['versions']['cuvarconv']}", ""]
-            lines += [
-                "| work | against | cuvarconv | other | ratio | target | | of the ceiling |",
-                "| --- " * 8 + "|",
-            ]
+            lines += [_cells(*HEADINGS), _cells(*("---" for _ in HEADINGS))]
             lines += [_line(row) for row in record["rows"]]
     device_name = record["device"] if lines else "no device"
     return f"# Benchmarks on {device_name}\n" + "\n".join(lines) + "\n"
@@ -60,7 +58,12 @@ def _line(row: dict[str, Any]) -> str:
         "–" if row["target"] is None else f"{'≥' if row['at_least'] else '≤'} {row['target']:g}{row['unit']}"
     )
     verdict = {True: "met", False: "**not met**", None: ""}[row["met"]]
-    return f"| {row['work']} | {row['against']} | {ours} | {theirs} | {ratio} | {target} | {verdict} | {roof_share(row.get('roof'))} |"
+    share = roof_share(row.get("roof"))
+    return _cells(row["work"], row["against"], ours, theirs, ratio, target, verdict, share)
+
+
+def _cells(*texts: str) -> str:
+    return f"| {' | '.join(texts)} |"
 
 
 if __name__ == "__main__":

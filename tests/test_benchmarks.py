@@ -46,7 +46,7 @@ def test_rows_hold_what_was_measured(script: str, tmp_path: Path) -> None:
     for row in rows:
         ours, other = (times["median"] for times in row["seconds"].values())
         assert row["ratio"] == pytest.approx(other / ours if row["at_least"] else ours / other)
-        assert row["roof"] is None or 0 < row["roof"]["share"]
+        assert row["roof"] is None or row["roof"]["share"] > 0
     assert any(row["roof"] for row in rows)
 
 
