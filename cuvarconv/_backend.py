@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -78,17 +79,19 @@ class Call:
         """Return the array to write: the caller's, or a new one where theirs overlaps an operand."""
         backend, output = self.home.backend, self.output
         if output is None:
-            return backend.empty(shape, dtype)
+            return self.fresh(shape, dtype)
         if output.shape != shape:
             raise ValueError(f"output: expected shape {shape}, got {output.shape}")
         check_output(output.dtype, tuple(operand.dtype for operand in self.operands))
         odd = any(stride % output.itemsize for stride in output.strides)
         if odd or any(backend.may_share_memory(output, operand) for operand in self.operands):
-            return backend.empty(shape, dtype)
+            return self.fresh(shape, dtype)
         return output
 
     def fresh(self, shape: tuple[int, ...], dtype: np.dtype) -> Any:
         """Return a new array of the backend."""
+        if math.prod(shape) * dtype.itemsize > sys.maxsize:
+            raise ValueError(f"the result would have the shape {shape} ({dtype}), more than can be addressed")
         return self.home.backend.empty(shape, dtype)
 
     def upload(self, array: Any) -> Any:

@@ -322,3 +322,16 @@ def test_lists_and_positional_order():
     positional = cuvarconv.unfold(x, (3, 3), "constant", 2.0, (1, 0))
     assert_equal(positional, cuvarconv.unfold(x, (3, 3), mode="constant", cval=2.0, origin=(1, 0)))
     assert_equal(cuvarconv.fold(positional, (4, 5), "wrap"), cuvarconv.fold(positional, (4, 5), mode="wrap"))
+
+
+@pytest.mark.no_launch(reason="the result is refused")
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: cuvarconv.unfold(x, 10**15),
+        lambda x: cuvarconv.spread(x, x[:1, :1], stride=1 << 40),
+    ],
+)
+def test_a_result_that_cannot_be_addressed(xp, call):
+    with pytest.raises(ValueError, match=r"result would have the shape \(\d+, \d+"):
+        call(xp.asarray(np.ones((5, 5))))
