@@ -1,16 +1,15 @@
-"""The command line: both demos on small pictures, what users may hand it, and ``info``."""
+"""The command line: both demos on small pictures and what users may hand it."""
 
 import os
 import re
 import socket
 import subprocess
 import sys
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from cuvarconv import _demo, _info
+from cuvarconv import _demo
 from cuvarconv.__main__ import main
 from cuvarconv._demo import blurs, measure, pictures
 
@@ -355,75 +354,6 @@ def test_progress_moves_on_a_terminal(monkeypatch, capsys):
     assert re.fullmatch(r"(\r\[ +\d+\.\d s\] blurring(  50 %| 100 %)?){3}\n", shown)
 
 
-def test_bands_do_not_show(monkeypatch):
-    colours = np.random.default_rng(8).random((23, 17, 3), np.float32)
-    disparity = np.random.default_rng(9).random((23, 17), np.float32)
-    both = (
-        blurs.IntensityBlur(colours, 1.5),
-        blurs.DepthBlur(colours, disparity, 0.4, 3.0),
-    )
-    for blur in both:
-        whole, _ = _demo.blurred(blur)
-        monkeypatch.setattr(_demo, "_BAND_BYTES", 1)
-        np.testing.assert_allclose(_demo.blurred(blur)[0], whole, atol=1e-6)
-        monkeypatch.undo()
-
-
-def test_intensity_blur_against_its_equation():
-    colours = np.random.default_rng(10).random((6, 7, 3), np.float32)
-    blur = blurs.IntensityBlur(colours, 1.0)
-    result, _ = _demo.blurred(blur)
-    r = blur.radius
-    padded = np.pad(colours.astype(float), ((r, r), (r, r), (0, 0)), mode="symmetric")
-    taps = np.arange(-r, r + 1)
-    for i, j in np.ndindex(6, 7):
-        sigma = float(colours[i, j] @ [0.2126, 0.7152, 0.0722])
-        kernel = np.exp(-(taps[:, None] ** 2 + taps**2) / (2 * sigma**2))
-        window = padded[i : i + 2 * r + 1, j : j + 2 * r + 1]
-        expected = (kernel[..., None] * window).sum(axis=(0, 1)) / kernel.sum()
-        np.testing.assert_allclose(result[i, j], expected, atol=1e-5)
-
-
-def test_zero_sigma_is_the_identity():
-    kernels = blurs.gaussian_kernels(np.zeros((1, 1), np.float32), 2)
-    expected = np.zeros((5, 5, 1, 1))
-    expected[2, 2] = 1
-    np.testing.assert_array_equal(kernels, expected)
-
-
-def test_sharp_edges_stay_before_a_blurred_background():
-    colours = np.zeros((9, 20, 3), np.float32)
-    colours[:, 10:] = 1  # near, in focus, and white before a black background
-    disparity = np.where(colours[..., 0] > 0, 8, 1).astype(np.float32)
-    result, _ = _demo.blurred(blurs.DepthBlur(colours, disparity, 8.0, 3.0))
-    np.testing.assert_allclose(result, colours, atol=1e-6)
-
-
-@pytest.mark.parametrize("function", ["modulated_correlate", "correlate"])
-def test_both_formulas_agree(function, monkeypatch):
-    pytest.importorskip("torch", reason="needs PyTorch")
-    rng = np.random.default_rng(11)
-    operands = [rng.random((3, 8, 9), np.float32), rng.random((3, 5, 4, 5), np.float32)]
-    if function == "modulated_correlate":
-        operands.insert(1, rng.random((2, 3, 3, 5), np.float32))
-    operands[-1] = rng.random((3, 5, 6, 5), np.float32)
-    results = []
-    for hidden in (False, True):
-        if hidden:
-            monkeypatch.setattr(blurs, "find_spec", lambda name: None)
-        _, convert, formula = blurs.unfold_formula(function)
-        results.append(np.asarray(formula(*map(convert, operands))))
-    np.testing.assert_allclose(*results, rtol=1e-5)
-
-
-def test_missing_disparity_takes_the_farther_neighbour():
-    nan = np.nan
-    disparity = np.array([[nan, 5, nan, nan, 2, 0], [nan] * 6, [1, 1, 1, 1, 1, 1]])
-    filled = pictures._filled(disparity, "name")
-    np.testing.assert_array_equal(filled[0], [5, 5, 2, 2, 2, 2])
-    np.testing.assert_array_equal(filled[1], filled[0])
-
-
 def test_peak_memory_counts_what_is_allocated():
     found = measure.peak_extra_bytes(lambda: np.ones(64 << 17).sum())
     if found is None:
@@ -435,74 +365,6 @@ def test_peak_memory_says_where_it_cannot_tell(monkeypatch, tmp_path, demo, caps
     monkeypatch.setattr(measure, "_CLEAR_REFS", tmp_path / "not" / "there")
     assert demo(save_noise(tmp_path / "mine.png")) == 0
     assert "peak extra memory     not measured" in capsys.readouterr().out
-
-
-class FakeRuntime:
-    @staticmethod
-    def getDeviceCount():
-        return 1
-
-    @staticmethod
-    def getDeviceProperties(number):
-        return {"name": b"Some GPU", "major": 9, "minor": 0, "totalGlobalMem": 8 << 30}
-
-    @staticmethod
-    def driverGetVersion():
-        return 12080
-
-    @staticmethod
-    def runtimeGetVersion():
-        raise RuntimeError("no runtime\nat all")
-
-
-def facts(capsys):
-    assert main(["info"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    return {name.strip(): value for name, value in (re.split(r"  +", line, maxsplit=1) for line in lines)}
-
-
-def test_info_without_cupy(capsys, monkeypatch):
-    version = _info._version
-    monkeypatch.setattr(_info, "_version", lambda name: None if "cupy" in name else version(name))
-    monkeypatch.delenv("CUPY_CACHE_DIR", raising=False)
-    found = facts(capsys)
-    assert found["numpy"] == np.__version__
-    assert "cuvarconv[cuda12]" in found["CuPy"]
-    assert found["CUDA device"] == "none without CuPy; everything runs on the host"
-    assert int(found["host threads"]) >= 1
-    assert "kernel_cache" in found["kernel cache"]
-    assert re.search(r"kernels \([1-9]\d* \.cu files\)$", found["kernel sources"])
-    assert "BLAS" in found
-
-
-def test_info_with_a_device(capsys, monkeypatch, tmp_path):
-    nvrtc = SimpleNamespace(getVersion=lambda: (12, 9))
-    fake = SimpleNamespace(cuda=SimpleNamespace(runtime=FakeRuntime, nvrtc=nvrtc))
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(_info, "_version", lambda name: "14.0" if name == "cupy-cuda12x" else None)
-    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
-    found = facts(capsys)
-    assert found["CuPy"] == "14.0 (cupy-cuda12x)"
-    assert found["CUDA device 0"] == "Some GPU, compute capability 9.0, 8.0 GiB"
-    assert found["CUDA driver"] == "12.8"
-    assert found["CUDA runtime"] == "unknown (no runtime at all)"
-    assert found["NVRTC"] == "12.9"
-    assert found["kernel cache"] == str(tmp_path)
-
-
-@pytest.mark.parametrize("fake", [None, SimpleNamespace(cuda=None)])
-def test_info_with_a_broken_cupy(capsys, monkeypatch, fake):
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(_info, "_version", lambda name: "14.0" if name == "cupy-cuda12x" else None)
-    assert facts(capsys)["CUDA device"].startswith("none found (")
-
-
-def test_info_without_a_device(capsys, monkeypatch):
-    runtime = SimpleNamespace(getDeviceCount=lambda: 0)
-    fake = SimpleNamespace(cuda=SimpleNamespace(runtime=runtime))
-    monkeypatch.setitem(sys.modules, "cupy", fake)
-    monkeypatch.setattr(_info, "_version", lambda name: "14.0" if name == "cupy-cuda12x" else None)
-    assert facts(capsys)["CUDA device"] == "none found; everything runs on the host"
 
 
 def test_as_a_module_on_a_narrow_console(tmp_path):
