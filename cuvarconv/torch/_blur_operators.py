@@ -27,7 +27,8 @@ def _register(
     gradient for each name in `wrt`.
     """
     count = len(operands)
-    tensors = ", ".join(f"{kind} {operand}" for operand, kind in operands.items())
+    parameters = ", ".join(f"{kind} {operand}" for operand, kind in operands.items()) + f", {options}"
+    gradient = _register_gradient(f"{name}_gradient", tuple(operands), parameters, vjp)
 
     def kernel(*arguments: Any) -> Tensor:
         result = fake(*arguments)
@@ -36,19 +37,7 @@ def _register(
         return result if wide is result else result.copy_(wide)
 
     def fake(*arguments: Any) -> Tensor:
-        return torch.empty_like(arguments[0], memory_format=torch.contiguous_format)
-
-    def gradient_kernel(grad: Tensor, *arguments: Any) -> list[Tensor]:
-        *options, wanted = arguments[count:]
-        wrt = tuple(operand for operand, asked in zip(operands, wanted, strict=True) if asked)
-        given = map(_readable, arguments[:count])
-        found = vjp(_readable(grad), *given, *options, wrt=wrt)
-        fresh = gradient_fake(grad, *arguments)
-        return [mine.copy_(theirs) for mine, theirs in zip(fresh, found, strict=True)]
-
-    def gradient_fake(grad: Tensor, *arguments: Any) -> list[Tensor]:
-        asked = [operand for operand, asked in zip(arguments[:count], arguments[-1], strict=True) if asked]
-        return [torch.empty_like(operand, memory_format=torch.contiguous_format) for operand in asked]
+        return _fresh(arguments[0])
 
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         wanted = list(ctx.needs_input_grad[:count])
@@ -59,19 +48,39 @@ def _register(
         ctx.save_for_backward(*inputs[:count])
         ctx.options = inputs[count:]
 
-    operator = torch.library.custom_op(
-        f"cuvarconv::{name}", kernel, mutates_args=(), schema=f"({tensors}, {options}) -> Tensor"
-    )
+    schema = f"({parameters}) -> Tensor"
+    operator = torch.library.custom_op(f"cuvarconv::{name}", kernel, mutates_args=(), schema=schema)
     operator.register_fake(fake)
     operator.register_autograd(backward, setup_context=set_up)
-    gradient = torch.library.custom_op(
-        f"cuvarconv::{name}_gradient",
-        gradient_kernel,
-        mutates_args=(),
-        schema=f"(Tensor grad, {tensors}, {options}, bool[] wanted) -> Tensor[]",
-    )
-    gradient.register_fake(gradient_fake)
     return operator
+
+
+def _register_gradient(
+    name: str, operands: tuple[str, ...], parameters: str, vjp: Callable[..., Sequence[Tensor]]
+) -> Callable[..., list[Tensor]]:
+    """Register the gradients: (grad, all that the filter takes, which are wanted) -> those wanted."""
+    count = len(operands)
+
+    def kernel(grad: Tensor, *arguments: Any) -> list[Tensor]:
+        *options, wanted = arguments[count:]
+        wrt = tuple(operand for operand, asked in zip(operands, wanted, strict=True) if asked)
+        given = map(_readable, arguments[:count])
+        found = vjp(_readable(grad), *given, *options, wrt=wrt)
+        return [mine.copy_(theirs) for mine, theirs in zip(fake(grad, *arguments), found, strict=True)]
+
+    def fake(grad: Tensor, *arguments: Any) -> list[Tensor]:
+        return [
+            _fresh(operand) for operand, asked in zip(arguments[:count], arguments[-1], strict=True) if asked
+        ]
+
+    schema = f"(Tensor grad, {parameters}, bool[] wanted) -> Tensor[]"
+    operator = torch.library.custom_op(f"cuvarconv::{name}", kernel, mutates_args=(), schema=schema)
+    operator.register_fake(fake)
+    return operator
+
+
+def _fresh(like: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def _readable(tensor: Tensor | None) -> Any:
