@@ -10,6 +10,7 @@ import numpy as np
 
 from cuvarconv._backend import Call, home_of
 from cuvarconv._cpu import set_workers
+from cuvarconv._heap import recycled_memory
 from cuvarconv._window import Window
 
 
@@ -53,17 +54,21 @@ class Step:
         home = next((home for home in homes if home.device is not None), homes[0])
         backend, call = home.backend, Call(home, (), None, None)
         with home.entered(), set_workers(1):
-            arrays = [_whole(call, place, block) for block in blocks]
             made = [
                 backend.empty(shape, dtype) for shape, dtype in zip(place.results, self.dtypes, strict=True)
             ]
-            operands = (_filled(pattern, arrays) for pattern in self.operands)
-            target = _filled(self.results, made)
-            if isinstance(self.primitive, str):
-                getattr(backend, self.primitive)(*operands, target, place.window, **self.keywords)
-            else:
-                self.primitive(call, *operands, target, place.window, **self.keywords)
+            with recycled_memory():
+                self._compute(call, place, blocks, made)
         return made[0] if len(made) == 1 else tuple(made)
+
+    def _compute(self, call: Call, place: Place, blocks: tuple[Any, ...], made: list[Any]) -> None:
+        arrays = [_whole(call, place, block) for block in blocks]
+        operands = (_filled(pattern, arrays) for pattern in self.operands)
+        target = _filled(self.results, made)
+        if isinstance(self.primitive, str):
+            getattr(call.home.backend, self.primitive)(*operands, target, place.window, **self.keywords)
+        else:
+            self.primitive(call, *operands, target, place.window, **self.keywords)
 
 
 def _leaves(blocks: Any) -> Any:
