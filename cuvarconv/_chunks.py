@@ -26,6 +26,7 @@ class Run:
     source: slice
     place: slice
     whole: bool  # whether these are all pixels of the chunk, in their order
+    number: int = 0  # of `source` among the parts of the chunk that are read
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class Reading:
     runs: tuple[Run, ...]
 
     @functools.cached_property
-    def places(self) -> tuple[slice, ...]:
-        """Where the runs stand in the gathered axis."""
-        return tuple(run.place for run in self.runs)
+    def places(self) -> tuple[tuple[slice, int], ...]:
+        """Where the runs stand in the gathered axis, and their numbers."""
+        return tuple((run.place, run.number) for run in self.runs)
 
     @functools.cached_property
     def kind(self) -> tuple[Any, ...]:
         """What is the same where a window and the places of pixels under it are the same."""
-        return self.axis, tuple((place.start, place.stop) for place in self.places)
+        return self.axis, tuple((run.place.start, run.place.stop, run.number) for run in self.runs)
 
 
 def read(axis: Axis, outputs: slice, chunks: Chunks) -> Reading:
@@ -62,6 +63,21 @@ def read(axis: Axis, outputs: slice, chunks: Chunks) -> Reading:
     return Reading(block, tuple(_runs(pixels, chunks)))
 
 
+def number_parts(readings: list[Reading], chunks: Chunks) -> tuple[list[Reading], list[list[slice]]]:
+    """Give numbers to the parts that are read of each chunk; return readings and parts."""
+    parts: list[list[slice]] = [[] for _ in chunks]
+    numbered = []
+    for reading in readings:
+        runs = []
+        for run in reading.runs:
+            known = parts[run.chunk]
+            if run.source not in known:
+                known.append(run.source)
+            runs.append(replace(run, number=known.index(run.source)))
+        numbered.append(replace(reading, runs=tuple(runs)))
+    return numbered, parts
+
+
 def _runs(pixels: np.ndarray, chunks: Chunks) -> Iterator[Run]:
     starts = np.cumsum((0, *chunks[:-1]))
     owners = np.searchsorted(starts, pixels, side="right") - 1
@@ -73,7 +89,13 @@ def _runs(pixels: np.ndarray, chunks: Chunks) -> Iterator[Run]:
         # the first step of a run may be any
         if owners[at] != owners[at - 1] or cuts[-1] != at - 1:
             cuts.append(at)
-    for first, last in itertools.pairwise([*cuts, len(pixels)]):
+    cuts.append(len(pixels))
+    for number in range(1, len(cuts) - 1):
+        before, at, after = cuts[number - 1 : number + 2]
+        # a pixel where two runs could meet goes to the longer, which may then be a whole chunk
+        if after - at > max(1, at - before) and owners[at] == owners[at - 1] and steps[at] == steps[at - 1]:
+            cuts[number] -= 1
+    for first, last in itertools.pairwise(cuts):
         chunk, step = int(owners[first]), int(steps[first]) if last > first + 1 else 1
         source = _slice(int(pixels[first] - starts[chunk]), step, last - first)
         yield Run(chunk, source, slice(first, last), source == slice(0, chunks[chunk], 1))

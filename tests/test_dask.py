@@ -114,6 +114,23 @@ def test_same_as_in_memory(form, geometry):
         assert_equal(computed, known)
 
 
+@pytest.mark.parametrize("geometry", [{"mode": mode} for mode in MODES] + [{"stride": 2, "origin": (-1, 1)}])
+def test_large_blocks(geometry):
+    """What neighbours need of a block is small, and one task cuts it: two tasks for each block."""
+    x, chunks = integers((2, 120, 130), seed=1), ((60, 60), (62, 68))
+    k = integers((*SIZE, *outputs((120, 130), **geometry)), seed=2)
+    g = integers((2, *k.shape[2:]), seed=3)
+    lazy_x, lazy_k, lazy_g = chunked(x, 1, chunks), da.from_array(k, 40), da.from_array(g, (2, 50, 50))
+    result = cuvarconv.correlate(lazy_x, lazy_k, **geometry)
+    own = [key[0] for key in result.__dask_graph__() if key[0].startswith("correlate-")]
+    assert sum("pixels" in name for name in own) <= 2 * 4
+    assert_equal(result.compute(), cuvarconv.correlate(x, k, **geometry))
+    gradients = cuvarconv.correlate_vjp(lazy_g, lazy_x, lazy_k, **geometry)
+    expected = cuvarconv.correlate_vjp(g, x, k, **geometry)
+    for gradient, known in zip(gradients, expected, strict=True):
+        assert_equal(gradient.compute(), known)
+
+
 def test_threads():
     x, k = noise((3, 40, 50)), noise((5, 5, 40, 50), seed=1)
     lazy = cuvarconv.correlate(chunked(x, (1, 7, 9)), chunked(k, (5, 2, 11, 13)), mode="wrap")
