@@ -30,6 +30,24 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """Parts of an axis, (start, stop, step) each."""
+
+    parts: tuple[tuple[int, int | None, int], ...]
+    size: int
+
+    @functools.cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """The parts as slices."""
+        return tuple(slice(*part) for part in self.parts)
+
+    @functools.cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """How many pixels each has."""
+        return tuple(len(range(*part.indices(self.size))) for part in self.slices)
+
+
+@dataclass(frozen=True)
 class Reading:
     """How some neighbouring outputs read an axis: a window over the gathered pixels, and these, in runs."""
 
@@ -40,6 +58,11 @@ class Reading:
     def places(self) -> tuple[tuple[slice, int], ...]:
         """Where the runs stand in the gathered axis, and their numbers."""
         return tuple((run.place, run.number) for run in self.runs)
+
+    @functools.cached_property
+    def gathered(self) -> Parts:
+        """The runs as parts of the gathered axis."""
+        return Parts(tuple((run.place.start, run.place.stop, 1) for run in self.runs), self.axis.size)
 
     @functools.cached_property
     def kind(self) -> tuple[Any, ...]:
@@ -63,19 +86,19 @@ def read(axis: Axis, outputs: slice, chunks: Chunks) -> Reading:
     return Reading(block, tuple(_runs(pixels, chunks)))
 
 
-def number_parts(readings: list[Reading], chunks: Chunks) -> tuple[list[Reading], list[list[slice]]]:
+def number_parts(readings: list[Reading], chunks: Chunks) -> tuple[list[Reading], list[Parts]]:
     """Give numbers to the parts that are read of each chunk; return readings and parts."""
-    parts: list[list[slice]] = [[] for _ in chunks]
+    parts: list[list[tuple[int, int | None, int]]] = [[] for _ in chunks]
     numbered = []
     for reading in readings:
         runs = []
         for run in reading.runs:
-            known = parts[run.chunk]
-            if run.source not in known:
-                known.append(run.source)
-            runs.append(replace(run, number=known.index(run.source)))
+            known, part = parts[run.chunk], (run.source.start, run.source.stop, run.source.step)
+            if part not in known:
+                known.append(part)
+            runs.append(replace(run, number=known.index(part)))
         numbered.append(replace(reading, runs=tuple(runs)))
-    return numbered, parts
+    return numbered, [Parts(tuple(known), size) for known, size in zip(parts, chunks, strict=True)]
 
 
 def _runs(pixels: np.ndarray, chunks: Chunks) -> Iterator[Run]:

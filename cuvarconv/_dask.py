@@ -182,7 +182,8 @@ def _map_blocks(primitive: str | Callable[..., None], *arguments: Any, **keyword
     if all(target.array.size == 0 for target in targets):
         return
     grid = Grid(operands, window)
-    arrays = [_cochunked(grid, operand) for operand in operands]
+    with _uncollected():
+        arrays = [_cochunked(grid, operand) for operand in operands]
     dtypes = tuple(_block_dtype(grid, target, keywords) for target in targets)
     step = Step(primitive, pattern, result_pattern, dtypes, keywords)
     names = [getattr(array, "name", array) for array in arrays]

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from cuvarconv._arguments import is_lazy
 from cuvarconv._block_tasks import Edges
-from cuvarconv._chunks import Chunks, Reading, number_parts, output_chunks, pixel_chunks, read
+from cuvarconv._chunks import Chunks, Parts, Reading, number_parts, output_chunks, pixel_chunks, read
 from cuvarconv._window import Window
 
 _MOST_TOGETHER = 0.25  # of a block's pixels; each neighbour gets all that travels together
@@ -74,7 +74,7 @@ class Grid:
             number_parts([read(axis, part, own) for part in _parts(outputs)], own)
             for axis, own, outputs in zip(axes, self.pixels, self.chunks[-2:], strict=True)
         )
-        self._edges: dict[str, Edges | None] = {}
+        self._edges: dict[tuple[int, int], Edges | None] = {}
 
     def blocks(self) -> Iterator[tuple[int, ...]]:
         """Count all blocks."""
@@ -90,19 +90,14 @@ class Grid:
 
     def edges(self, row: int, column: int) -> Edges | None:
         """Return how to cut what blocks read of a chunk of pixels; None: each part for itself."""
-        sides = (self._row_parts[row], self._column_parts[column])
-        return self._known_edges(sides, (self.pixels[0][row], self.pixels[1][column]))
+        at = (row, column)
+        if at not in self._edges:
+            self._edges[at] = _edges(self._row_parts[row], self._column_parts[column])
+        return self._edges[at]
 
     def sent(self, rows: Reading, columns: Reading) -> Edges | None:
         """Return how to cut what a block gives to others; None: each part for itself."""
-        sides = tuple([run.place for run in reading.runs] for reading in (rows, columns))
-        return self._known_edges(sides, (rows.axis.size, columns.axis.size))
-
-    def _known_edges(self, sides: Any, shape: tuple[int, int]) -> Edges | None:
-        key = repr((sides, shape))
-        if key not in self._edges:
-            self._edges[key] = _edges(sides, shape)
-        return self._edges[key]
+        return _edges(rows.gathered, columns.gathered)
 
     def counted(self, array: Axes) -> list[int | None]:
         """Return the grid's axis behind each axis of an array; None: the array has one block there."""
@@ -137,16 +132,14 @@ class Grid:
         return (*chunks[:-2], *self.pixels) if self.is_scattered(array) else tuple(chunks)
 
 
-def _edges(sides: Any, shape: tuple[int, int]) -> Edges | None:
+@functools.lru_cache(maxsize=1024)  # blocks share them, and those of one message are sent once
+def _edges(rows: Parts, columns: Parts) -> Edges | None:
     """Return the parts of a block other than the largest one, if they are small enough to travel together."""
-    lengths = [
-        [len(range(*part.indices(length))) for part in parts]
-        for parts, length in zip(sides, shape, strict=True)
-    ]
-    down, across = map(max, lengths)
-    if math.prod(map(sum, lengths)) - down * across > _MOST_TOGETHER * math.prod(shape):
+    down, across = max(rows.lengths), max(columns.lengths)
+    pixels = sum(rows.lengths) * sum(columns.lengths) - down * across
+    if pixels > _MOST_TOGETHER * rows.size * columns.size:
         return None
-    return Edges(tuple(sides[0]), tuple(sides[1]), (lengths[0].index(down), lengths[1].index(across)))
+    return Edges(rows.slices, columns.slices, (rows.lengths.index(down), columns.lengths.index(across)))
 
 
 def _found(operands: list[Axes], label: Any, length: int) -> Chunks | None:
