@@ -191,15 +191,20 @@ def test_any_chunks(call):
         assert_close(gradient.compute(), known, np.float32)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_pixel_alone(dtype):
-    """Long sums, which NumPy orders otherwise where a block is one pixel."""
-    x, k, sigma = noise((4, 5), dtype), noise((3, 11, 4, 5), dtype, 1), 4 * noise((4, 5), dtype, 2) ** 2
-    features = noise((2, 33, 4, 5), dtype, 3)
+@pytest.mark.parametrize("chunks", [(1, 1), (4, 1), (1, 5), (2, 3)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_narrow_blocks(dtype, chunks):
+    """Long sums, which NumPy orders otherwise where a block is one pixel, or a column of them."""
+    real = np.empty(0, dtype).real.dtype
+    x, k, sigma = noise((4, 5), dtype), noise((3, 11, 4, 5), dtype, 1), 4 * noise((4, 5), real, 2) ** 2
+    few, one = noise((2, 4, 4, 5), dtype, 4), noise((3, 11), dtype, 5)
+    features = noise((2, 33, 4, 5), real, 3)
     infinite = x.copy()
     infinite[1, 2] = np.inf
     calls = [
         (cuvarconv.correlate, (x, k), {}),
+        (cuvarconv.correlate, (x, few), {}),
+        (cuvarconv.correlate, (x,), {"weights": one}),
         (cuvarconv.normalized_correlate, (x, k), {}),
         (cuvarconv.affinity, (features,), {"size": 3}),
         (cuvarconv.gaussian_filter, (x, sigma), {"radius": 9}),
@@ -207,7 +212,7 @@ def test_a_pixel_alone(dtype):
         (cuvarconv.gaussian_filter, (x,), {"sigma": 3}),
     ]
     for function, operands, keywords in calls:
-        lazy = [chunked(array, image=(1, 1)) for array in operands]
+        lazy = [chunked(array, image=chunks) for array in operands]
         assert_equal(function(*lazy, **keywords).compute(), function(*operands, **keywords))
 
 
