@@ -50,7 +50,7 @@ class Step:
 
     def __call__(self, place: Place, *blocks: Any) -> Any:
         """Put images together, compute on one host thread; return an array, or a tuple of them."""
-        homes = [home_of(block) for block in _leaves(blocks) if not isinstance(block, Ones)]
+        homes = [home_of(_leaf(block)) for block in blocks if not isinstance(block, Ones)]
         home = next((home for home in homes if home.device is not None), homes[0])
         backend, call = home.backend, Call(home, (), None, None)
         with home.entered(), set_workers(1):
@@ -71,12 +71,10 @@ class Step:
             self.primitive(call, *operands, target, place.window, **self.keywords)
 
 
-def _leaves(blocks: Any) -> Any:
-    for block in blocks:
-        if isinstance(block, list):
-            yield from _leaves(block)
-        else:
-            yield block
+def _leaf(block: Any) -> Any:
+    while isinstance(block, list):
+        block = block[0]
+    return block
 
 
 def _filled(pattern: Any, arrays: list[Any]) -> Any:

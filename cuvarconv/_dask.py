@@ -304,7 +304,8 @@ def _collect(graph: Graph, source: str, grid: Grid, target: Axes) -> str:
         at = tuple(0 if number is None else block[number] for number in numbers)
         together.setdefault(at, []).append((source, *block))
     if not grid.is_shared(target):
-        graph.update(((name, *at), key) for at, (key,) in together.items())
+        # another name, no task more: dask would run both as a graph of their own, and order it each time
+        graph.update(((name, *at), graph.pop(key)) for at, (key,) in together.items())
         return name
     for at, keys in together.items():
         level = 0
