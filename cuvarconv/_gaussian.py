@@ -129,8 +129,8 @@ def gaussian_filter(
             check_levels(tolerance, sigmas, turn, reached)
             if call.home.library == "dask":
                 raise TypeError(
-                    "tolerance: expected None with dask arrays, whose blocks would each choose levels of their own, "
-                    f"got {tolerance!r}"
+                    "tolerance: expected None with dask arrays, whose blocks would each choose levels "
+                    f"of their own, got {tolerance!r}"
                 )
         result_dtype = call.output_dtype(filter_dtype(images.dtype, np.dtype(np.float32)))
         dtype = computing_dtype((images.dtype,), result_dtype)

@@ -123,7 +123,7 @@ def test_large_blocks(geometry):
     lazy_x, lazy_k, lazy_g = chunked(x, 1, chunks), da.from_array(k, 40), da.from_array(g, (2, 50, 50))
     result = cuvarconv.correlate(lazy_x, lazy_k, **geometry)
     tasks = [key for key in result.__dask_graph__() if key[0].startswith("correlate-")]
-    assert len(tasks) == 2 * (2 * 4)
+    assert len(tasks) <= 2 * (2 * 4)
     assert_equal(result.compute(), cuvarconv.correlate(x, k, **geometry))
     gradients = cuvarconv.correlate_vjp(lazy_g, lazy_x, lazy_k, **geometry)
     expected = cuvarconv.correlate_vjp(g, x, k, **geometry)
