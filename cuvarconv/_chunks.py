@@ -26,6 +26,25 @@ class Run:
     source: slice
     place: slice
     whole: bool  # whether these are all pixels of the chunk, in their order
+    number: int = 0  # of `source` among the parts of the chunk that are read
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Parts of an axis, (start, stop, step) each."""
+
+    parts: tuple[tuple[int, int | None, int], ...]
+    size: int
+
+    @functools.cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """The parts as slices."""
+        return tuple(slice(*part) for part in self.parts)
+
+    @functools.cached_property
+    def lengths(self) -> tuple[int, ...]:
+        """How many pixels each has."""
+        return tuple(len(range(*part.indices(self.size))) for part in self.slices)
 
 
 @dataclass(frozen=True)
@@ -36,14 +55,19 @@ class Reading:
     runs: tuple[Run, ...]
 
     @functools.cached_property
-    def places(self) -> tuple[slice, ...]:
-        """Where the runs stand in the gathered axis."""
-        return tuple(run.place for run in self.runs)
+    def places(self) -> tuple[tuple[slice, int], ...]:
+        """Where the runs stand in the gathered axis, and their numbers."""
+        return tuple((run.place, run.number) for run in self.runs)
+
+    @functools.cached_property
+    def gathered(self) -> Parts:
+        """The runs as parts of the gathered axis."""
+        return Parts(tuple((run.place.start, run.place.stop, 1) for run in self.runs), self.axis.size)
 
     @functools.cached_property
     def kind(self) -> tuple[Any, ...]:
         """What is the same where a window and the places of pixels under it are the same."""
-        return self.axis, tuple((place.start, place.stop) for place in self.places)
+        return self.axis, tuple((run.place.start, run.place.stop, run.number) for run in self.runs)
 
 
 def read(axis: Axis, outputs: slice, chunks: Chunks) -> Reading:
@@ -62,6 +86,21 @@ def read(axis: Axis, outputs: slice, chunks: Chunks) -> Reading:
     return Reading(block, tuple(_runs(pixels, chunks)))
 
 
+def number_parts(readings: list[Reading], chunks: Chunks) -> tuple[list[Reading], list[Parts]]:
+    """Give numbers to the parts that are read of each chunk; return readings and parts."""
+    parts: list[list[tuple[int, int | None, int]]] = [[] for _ in chunks]
+    numbered = []
+    for reading in readings:
+        runs = []
+        for run in reading.runs:
+            known, part = parts[run.chunk], (run.source.start, run.source.stop, run.source.step)
+            if part not in known:
+                known.append(part)
+            runs.append(replace(run, number=known.index(part)))
+        numbered.append(replace(reading, runs=tuple(runs)))
+    return numbered, [Parts(tuple(known), size) for known, size in zip(parts, chunks, strict=True)]
+
+
 def _runs(pixels: np.ndarray, chunks: Chunks) -> Iterator[Run]:
     starts = np.cumsum((0, *chunks[:-1]))
     owners = np.searchsorted(starts, pixels, side="right") - 1
@@ -73,7 +112,13 @@ def _runs(pixels: np.ndarray, chunks: Chunks) -> Iterator[Run]:
         # the first step of a run may be any
         if owners[at] != owners[at - 1] or cuts[-1] != at - 1:
             cuts.append(at)
-    for first, last in itertools.pairwise([*cuts, len(pixels)]):
+    cuts.append(len(pixels))
+    for number in range(1, len(cuts) - 1):
+        before, at, after = cuts[number - 1 : number + 2]
+        # a pixel where two runs could meet goes to the longer, which may then be a whole chunk
+        if after - at > max(1, at - before) and owners[at] == owners[at - 1] and steps[at] == steps[at - 1]:
+            cuts[number] -= 1
+    for first, last in itertools.pairwise(cuts):
         chunk, step = int(owners[first]), int(steps[first]) if last > first + 1 else 1
         source = _slice(int(pixels[first] - starts[chunk]), step, last - first)
         yield Run(chunk, source, slice(first, last), source == slice(0, chunks[chunk], 1))

@@ -182,7 +182,8 @@ def _map_blocks(primitive: str | Callable[..., None], *arguments: Any, **keyword
     if all(target.array.size == 0 for target in targets):
         return
     grid = Grid(operands, window)
-    arrays = [_cochunked(grid, operand) for operand in operands]
+    with _uncollected():
+        arrays = [_cochunked(grid, operand) for operand in operands]
     dtypes = tuple(_block_dtype(grid, target, keywords) for target in targets)
     step = Step(primitive, pattern, result_pattern, dtypes, keywords)
     names = [getattr(array, "name", array) for array in arrays]
@@ -262,20 +263,26 @@ def _finder(
     def part(block: tuple[int, ...]) -> Any:
         return (whole, *[0 if number is None else block[number] for number in numbers])
 
+    def piece(front: list[int], block: tuple[int, ...], a: int, b: int) -> Any:
+        rows, columns = grid.readings(block)
+        down, across = rows.runs[a], columns.runs[b]
+        at = (*front, down.chunk, across.chunk)
+        edges = grid.edges(down.chunk, across.chunk)
+        if edges and edges.left_out != (down.number, across.number):
+            graph[(name, *at)] = (edges, (whole, *at))
+            return (name, *at)
+        if down.whole and across.whole:
+            return (whole, *at)
+        part = (cut, (whole, *at), down.source, across.source)
+        if edges:
+            return part  # nearly all of the block
+        graph[(name, *front, *block[-2:], a, b)] = part
+        return (name, *front, *block[-2:], a, b)
+
     def pieces(block: tuple[int, ...]) -> Any:
         front = [0 if number is None else block[number] for number in numbers[:-2]]
-        rows, columns = grid.readings(block)
-        found = []
-        for a, down in enumerate(rows.runs):
-            line = []
-            for b, across in enumerate(columns.runs):
-                key = (whole, *front, down.chunk, across.chunk)
-                if not (down.whole and across.whole):
-                    graph[(name, *front, *block[-2:], a, b)] = (cut, key, down.source, across.source)
-                    key = (name, *front, *block[-2:], a, b)
-                line.append(key)
-            found.append(line)
-        return found
+        rows, columns = (range(len(reading.runs)) for reading in grid.readings(block))
+        return [[piece(front, block, a, b) for b in columns] for a in rows]
 
     if isinstance(array, Ones):
         return lambda block: array
@@ -297,7 +304,8 @@ def _collect(graph: Graph, source: str, grid: Grid, target: Axes) -> str:
         at = tuple(0 if number is None else block[number] for number in numbers)
         together.setdefault(at, []).append((source, *block))
     if not grid.is_shared(target):
-        graph.update(((name, *at), key) for at, (key,) in together.items())
+        # another name, no task more: dask would run both as a graph of their own, and order it each time
+        graph.update(((name, *at), graph.pop(key)) for at, (key,) in together.items())
         return name
     for at, keys in together.items():
         level = 0
@@ -314,24 +322,28 @@ def _scatter(graph: Graph, source: str, name: str, grid: Grid, target: Axes) -> 
     """Add what each block gives to the pixels that it reads, pixel chunk by pixel chunk."""
     numbers = grid.counted(target)[:-2]
     chunks = grid.chunks_of(target)
-    given: dict[tuple[int, ...], list[tuple[Key, tuple[slice, slice]]]] = {
+    given: dict[tuple[int, ...], list[tuple[Key, Any, tuple[slice, slice]]]] = {
         at: [] for at in itertools.product(*(range(len(lengths)) for lengths in chunks))
     }
     for block in grid.blocks():
         front = tuple(0 if number is None else block[number] for number in numbers)
         rows, columns = grid.readings(block)
+        edges = grid.sent(rows, columns)
         for (a, down), (b, across) in itertools.product(enumerate(rows.runs), enumerate(columns.runs)):
             key: Key = (source, *block)
-            if len(rows.runs) + len(columns.runs) > 2:
-                key = (f"{source}-pixels", *block, a, b)
-                graph[key] = (cut, (source, *block), down.place, across.place)
-            spot = (down.source, across.source)
-            given[(*front, down.chunk, across.chunk)].append((key, spot))
+            part: Any = (down.place, across.place)
+            if edges and edges.left_out != (a, b):
+                part, key = (a, b), (f"{source}-pixels", *block)
+                graph[key] = (edges, (source, *block))
+            elif not edges:
+                graph[(f"{source}-pixels", *block, a, b)] = (cut, key, *part)
+                part, key = (slice(None), slice(None)), (f"{source}-pixels", *block, a, b)
+            given[(*front, down.chunk, across.chunk)].append((key, part, (down.source, across.source)))
     nothing = (f"{source}-nothing",)
     empty_slice = slice(0, 0)
     graph[nothing] = (cut, (source, *next(grid.blocks())), empty_slice, empty_slice)
-    for at, parts in given.items():
-        parts = parts or [(nothing, (empty_slice, empty_slice))]
+    for at, entries in given.items():
+        entries = entries or [(nothing, (empty_slice, empty_slice), (empty_slice, empty_slice))]
         shape = tuple(lengths[number] for lengths, number in zip(chunks, at, strict=True))
-        keys, places = zip(*parts, strict=True)
-        graph[(name, *at)] = (Sum(shape, target.array.dtype, places), list(keys))
+        keys, parts, places = zip(*entries, strict=True)
+        graph[(name, *at)] = (Sum(shape, target.array.dtype, parts, places), list(keys))

@@ -128,7 +128,10 @@ def gaussian_filter(
         if tolerance is not None:
             check_levels(tolerance, sigmas, turn, reached)
             if call.home.library == "dask":
-                raise TypeError(f"tolerance: expected None with dask arrays, got {tolerance!r}")
+                raise TypeError(
+                    "tolerance: expected None with dask arrays, whose blocks would each choose levels "
+                    f"of their own, got {tolerance!r}"
+                )
         result_dtype = call.output_dtype(filter_dtype(images.dtype, np.dtype(np.float32)))
         dtype = computing_dtype((images.dtype,), result_dtype)
         result = call.target(with_image(images.shape, order, window.output_shape), result_dtype)

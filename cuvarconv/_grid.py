@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from cuvarconv._arguments import is_lazy
-from cuvarconv._chunks import Chunks, Reading, output_chunks, pixel_chunks, read
+from cuvarconv._block_tasks import Edges
+from cuvarconv._chunks import Chunks, Parts, Reading, number_parts, output_chunks, pixel_chunks, read
 from cuvarconv._window import Window
+
+_MOST_TOGETHER = 0.25  # of a block's pixels; each neighbour gets all that travels together
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,11 @@ class Grid:
             own or pixel_chunks(axis, outputs)
             for own, axis, outputs in zip(pixels, axes, self.chunks[-2:], strict=True)
         ]
-        self._rows, self._columns = (
-            [read(axis, part, own) for part in _parts(outputs)]
+        (self._rows, self._row_parts), (self._columns, self._column_parts) = (
+            number_parts([read(axis, part, own) for part in _parts(outputs)], own)
             for axis, own, outputs in zip(axes, self.pixels, self.chunks[-2:], strict=True)
         )
+        self._edges: dict[tuple[int, int], Edges | None] = {}
 
     def blocks(self) -> Iterator[tuple[int, ...]]:
         """Count all blocks."""
@@ -82,6 +87,17 @@ class Grid:
     def readings(self, block: tuple[int, ...]) -> tuple[Reading, Reading]:
         """Return how a block reads rows and columns."""
         return self._rows[block[-2]], self._columns[block[-1]]
+
+    def edges(self, row: int, column: int) -> Edges | None:
+        """Return how to cut what blocks read of a chunk of pixels; None: each part for itself."""
+        at = (row, column)
+        if at not in self._edges:
+            self._edges[at] = _edges(self._row_parts[row], self._column_parts[column])
+        return self._edges[at]
+
+    def sent(self, rows: Reading, columns: Reading) -> Edges | None:
+        """Return how to cut what a block gives to others; None: each part for itself."""
+        return _edges(rows.gathered, columns.gathered)
 
     def counted(self, array: Axes) -> list[int | None]:
         """Return the grid's axis behind each axis of an array; None: the array has one block there."""
@@ -114,6 +130,16 @@ class Grid:
             for number, length in zip(self.counted(array), array.array.shape, strict=True)
         ]
         return (*chunks[:-2], *self.pixels) if self.is_scattered(array) else tuple(chunks)
+
+
+@functools.lru_cache(maxsize=1024)  # blocks share them, and those of one message are sent once
+def _edges(rows: Parts, columns: Parts) -> Edges | None:
+    """Return the parts of a block other than the largest one, if they are small enough to travel together."""
+    down, across = max(rows.lengths), max(columns.lengths)
+    pixels = sum(rows.lengths) * sum(columns.lengths) - down * across
+    if pixels > _MOST_TOGETHER * rows.size * columns.size:
+        return None
+    return Edges(rows.slices, columns.slices, (rows.lengths.index(down), columns.lengths.index(across)))
 
 
 def _found(operands: list[Axes], label: Any, length: int) -> Chunks | None:

@@ -114,6 +114,23 @@ def test_same_as_in_memory(form, geometry):
         assert_equal(computed, known)
 
 
+@pytest.mark.parametrize("geometry", [{"mode": mode} for mode in MODES] + [{"stride": 2, "origin": (-1, 1)}])
+def test_large_blocks(geometry):
+    """What neighbours need of a block is small, and one task cuts it: two tasks for each block."""
+    x, chunks = integers((2, 120, 130), seed=1), ((60, 60), (62, 68))
+    k = integers((*SIZE, *outputs((120, 130), **geometry)), seed=2)
+    g = integers((2, *k.shape[2:]), seed=3)
+    lazy_x, lazy_k, lazy_g = chunked(x, 1, chunks), da.from_array(k, 40), da.from_array(g, (2, 50, 50))
+    result = cuvarconv.correlate(lazy_x, lazy_k, **geometry)
+    tasks = [key for key in result.__dask_graph__() if key[0].startswith("correlate-")]
+    assert len(tasks) <= 2 * (2 * 4)
+    assert_equal(result.compute(), cuvarconv.correlate(x, k, **geometry))
+    gradients = cuvarconv.correlate_vjp(lazy_g, lazy_x, lazy_k, **geometry)
+    expected = cuvarconv.correlate_vjp(g, x, k, **geometry)
+    for gradient, known in zip(gradients, expected, strict=True):
+        assert_equal(gradient.compute(), known)
+
+
 def test_threads():
     x, k = noise((3, 40, 50)), noise((5, 5, 40, 50), seed=1)
     lazy = cuvarconv.correlate(chunked(x, (1, 7, 9)), chunked(k, (5, 2, 11, 13)), mode="wrap")
@@ -174,15 +191,20 @@ def test_any_chunks(call):
         assert_close(gradient.compute(), known, np.float32)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_pixel_alone(dtype):
-    """Long sums, which NumPy orders otherwise where a block is one pixel."""
-    x, k, sigma = noise((4, 5), dtype), noise((3, 11, 4, 5), dtype, 1), 4 * noise((4, 5), dtype, 2) ** 2
-    features = noise((2, 33, 4, 5), dtype, 3)
+@pytest.mark.parametrize("chunks", [(1, 1), (4, 1), (1, 5), (2, 3)], ids=str)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+def test_narrow_blocks(dtype, chunks):
+    """Long sums, which NumPy orders otherwise where a block is one pixel, or a column of them."""
+    real = np.empty(0, dtype).real.dtype
+    x, k, sigma = noise((4, 5), dtype), noise((3, 11, 4, 5), dtype, 1), 4 * noise((4, 5), real, 2) ** 2
+    few, one = noise((2, 4, 4, 5), dtype, 4), noise((3, 11), dtype, 5)
+    features = noise((2, 33, 4, 5), real, 3)
     infinite = x.copy()
     infinite[1, 2] = np.inf
     calls = [
         (cuvarconv.correlate, (x, k), {}),
+        (cuvarconv.correlate, (x, few), {}),
+        (cuvarconv.correlate, (x,), {"weights": one}),
         (cuvarconv.normalized_correlate, (x, k), {}),
         (cuvarconv.affinity, (features,), {"size": 3}),
         (cuvarconv.gaussian_filter, (x, sigma), {"radius": 9}),
@@ -190,7 +212,7 @@ def test_a_pixel_alone(dtype):
         (cuvarconv.gaussian_filter, (x,), {"sigma": 3}),
     ]
     for function, operands, keywords in calls:
-        lazy = [chunked(array, image=(1, 1)) for array in operands]
+        lazy = [chunked(array, image=chunks) for array in operands]
         assert_equal(function(*lazy, **keywords).compute(), function(*operands, **keywords))
 
 
@@ -513,6 +535,8 @@ def test_lazy_widths_need_a_radius():
         cuvarconv.gaussian_filter(np.ones(IMAGE), 1.0, angle=x)
     with pytest.raises(ValueError, match=r"^radius: expected an int where sigma_spatial is a dask array"):
         cuvarconv.bilateral_filter(np.ones(IMAGE), x, 1.0)
+    with pytest.raises(TypeError, match=r"^tolerance: expected None with dask arrays, whose blocks"):
+        cuvarconv.gaussian_filter(x, np.ones(IMAGE), tolerance=0.01)
     with pytest.raises(TypeError, match=r"^sigma: gaussian_weights takes no dask arrays"):
         cuvarconv.gaussian_weights(x)
 

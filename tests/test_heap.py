@@ -1,0 +1,62 @@
+"""Memory of temporary arrays is used again where the environment says to give it back."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+COUNT = """
+import resource
+from concurrent.futures import ThreadPoolExecutor
+import numpy as np
+from cuvarconv._heap import recycled_memory
+
+def pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(50):
+        np.empty(1 << 20, np.uint8)[:] = 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+def inside():
+    with recycled_memory():
+        with recycled_memory():
+            pages()
+        return pages()
+
+def counted():
+    return pages(), inside(), pages()
+
+print(*counted(), *ThreadPoolExecutor(1).submit(counted).result())
+"""
+
+
+@pytest.mark.parametrize("threads", ["main", "other"])
+def test_pages_are_used_again_inside_only(threads):
+    try:
+        os.confstr("CS_GNU_LIBC_VERSION")
+    except (AttributeError, ValueError):
+        pytest.skip("needs glibc")
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-c", COUNT], env=environment, capture_output=True, text=True, check=True
+    )
+    numbers = list(map(int, done.stdout.split()))
+    before, inside, after = numbers[:3] if threads == "main" else numbers[3:]
+    assert inside < 100
+    assert before > 5000
+    assert after > 5000
+
+
+def test_nothing_is_set_where_the_environment_says_nothing(monkeypatch):
+    from cuvarconv import _heap
+
+    def refuse(*thresholds):
+        raise AssertionError(thresholds)
+
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.setattr(_heap, "_set", refuse)
+    _heap._thresholds.cache_clear()
+    with _heap.recycled_memory():
+        pass
+    _heap._thresholds.cache_clear()
