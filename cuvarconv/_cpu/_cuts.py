@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cuvarconv._cpu._widths import Widths
+
 _CELL = 16  # pixels along either axis that are not cut further
 
 # What takes as long as one pixel and one tap, measured with radii from 2 to 24.
@@ -14,15 +16,17 @@ _DISTANCE = 30000  # the calls for one distance
 _PIECE = 200000  # the calls for a piece
 
 
-def cuts(radii: tuple[np.ndarray, np.ndarray], most: int) -> Iterator[tuple[slice, slice]]:
+def cuts(widths: Widths, most: int) -> Iterator[tuple[slice, slice]]:
     """Yield rectangles that cover a block (rows, planes, columns), of so many weights if cells allow.
 
-    `radii` are those along rows and along columns.  Halves are cut in halves as long as that is less work.
+    Halves are cut in halves as long as that is less work.
     """
-    height, planes, width = radii[0].shape
+    height, planes, width = widths.extents[0].shape
     rows, columns = np.arange(0, height, _CELL), np.arange(0, width, _CELL)
-    down_cells = _largest(radii[0], rows, columns)
-    across_cells = down_cells if radii[1] is radii[0] else _largest(radii[1], rows, columns)
+    down_extents = _largest(widths.extents[0])
+    same = widths.extents[1] is widths.extents[0]
+    across_extents = down_extents if same else _largest(widths.extents[1])
+    down_cells, across_cells = widths.radii_of(down_extents, across_extents)
     row_ends, column_ends = [*rows.tolist(), height], [*columns.tolist(), width]
 
     def work(down: slice, across: slice) -> tuple[int, int]:
@@ -53,9 +57,18 @@ def cuts(radii: tuple[np.ndarray, np.ndarray], most: int) -> Iterator[tuple[slic
     yield from pieces(*every, *work(*every))
 
 
-def _largest(radii: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    lines = np.maximum.reduceat(radii[:, 0] if radii.shape[1] == 1 else radii.max(axis=1), rows)
-    return np.maximum.reduceat(lines, columns, axis=1)
+def _largest(values: np.ndarray) -> np.ndarray:
+    """Return the largest value of each cell."""
+    plane = values[:, 0] if values.strides[1] == 0 or values.shape[1] == 1 else values.max(axis=1)
+    lines = np.concatenate([part.max(axis=1) for part in _cells(plane)])
+    return np.concatenate([part.max(axis=1) for part in _cells(lines.T)]).T
+
+
+def _cells(values: np.ndarray) -> list[np.ndarray]:
+    """View an array as (cells, lines of a cell, …), those that are whole, and the last one if it is not."""
+    whole = len(values) - len(values) % _CELL
+    parts = [values[:whole].reshape(-1, _CELL, *values.shape[1:]), values[None, whole:]]
+    return [part for part in parts if part.size]
 
 
 def _halves(cells: slice) -> list[slice]:

@@ -78,7 +78,7 @@ def pieces(
     *batch, down, across = where
     shape = (*input[tuple(batch)].shape[:-2], down.stop - down.start, across.stop - across.start)
     whole = read_widths(sigmas, angle, where, shape, truncate=truncate, reach=reach)
-    for rows, columns in cuts(whole.radii, weights):
+    for rows, columns in cuts(whole, weights):
         widths = whole.part(rows, columns)
         here = (
             *batch,

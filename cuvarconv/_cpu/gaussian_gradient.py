@@ -299,6 +299,7 @@ def _turned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> li
 
 def _divide(slope: np.ndarray, sigma: np.ndarray, power: int) -> None:
     """Divide by a power of σ; 0 where σ is 0."""
-    factor = np.minimum(1 / (sigma * sigma * sigma if power == 3 else sigma), np.finfo(slope.dtype).max)
-    slope *= factor.astype(slope.dtype)
+    wide = sigma.astype(np.result_type(sigma, slope), copy=False)
+    factor = np.minimum(1 / (wide * wide * wide if power == 3 else wide), np.finfo(slope.dtype).max)
+    slope *= factor.astype(slope.dtype, copy=False)
     np.copyto(slope, 0, where=sigma == 0)
