@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -29,29 +29,37 @@ def cuts(widths: Widths, most: int) -> Iterator[tuple[slice, slice]]:
     down_cells, across_cells = widths.radii_of(down_extents, across_extents)
     row_ends, column_ends = [*rows.tolist(), height], [*columns.tolist(), width]
 
-    def work(down: slice, across: slice) -> tuple[int, int]:
-        """Return the work, and the number of weights along one axis."""
-        far = int(down_cells[down, across].max()) + 1
-        wide = far if across_cells is down_cells else int(across_cells[down, across].max()) + 1
+    def work(down: slice, across: slice, radius: Callable[[np.ndarray], int] = np.max) -> tuple[int, int]:
+        """Return the work, and the number of weights along one axis, if all have that of the radii."""
+        far = int(radius(down_cells[down, across])) + 1
+        wide = far if across_cells is down_cells else int(radius(across_cells[down, across])) + 1
         high = row_ends[down.stop] - row_ends[down.start]
         pixels = high * planes * (column_ends[across.stop] - column_ends[across.start])
-        per_pixel = far * wide + _LINE * (far + wide)
+        per_pixel = far * wide + _LINE * (far if across_cells is down_cells else far + wide)
         return per_pixel * pixels + _DISTANCE * wide + _PIECE, pixels * max(far, wide)
 
-    def pieces(down: slice, across: slice, whole: int, weights: int) -> Iterator[tuple[slice, slice]]:
+    def halves_of(
+        down: slice, across: slice, whole: int, weights: int
+    ) -> list[tuple[slice, slice, int, int]]:
+        """Return two rectangles that are less work, or have fewer weights where those are too many."""
+        if weights <= most and whole <= work(down, across, np.min)[0] + _PIECE:
+            return []
         choices = [[(half, across) for half in _halves(down)], [(down, half) for half in _halves(across)]]
         if down.stop - down.start < across.stop - across.start:
             choices.reverse()  # of two that are as good, the longer side is cut
         halves = [[(*half, *work(*half)) for half in choice] for choice in choices if choice]
-        best = min(halves, key=lambda pair: sum(half[2] for half in pair), default=None)
-        if best is None or (weights <= most and whole <= sum(half[2] for half in best)):
+        best = min(halves, key=lambda pair: sum(half[2] for half in pair), default=[])
+        return best if weights > most or whole > sum(half[2] for half in best) else []
+
+    def pieces(down: slice, across: slice, whole: int, weights: int) -> Iterator[tuple[slice, slice]]:
+        halves = halves_of(down, across, whole, weights)
+        for half in halves:
+            yield from pieces(*half)
+        if not halves:
             yield (
                 slice(row_ends[down.start], row_ends[down.stop]),
                 slice(column_ends[across.start], column_ends[across.stop]),
             )
-            return
-        for half in best:
-            yield from pieces(*half)
 
     every = slice(0, len(rows)), slice(0, len(columns))
     yield from pieces(*every, *work(*every))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -46,14 +46,22 @@ class Widths:
     @functools.cached_property
     def reach(self) -> tuple[int, int]:
         """The largest radii."""
-        down, across = self.radii_of(*(extent.max(keepdims=True) for extent in self.extents))
-        return int(down.item()), int(across.item())
+        return self._both(np.max)
 
     @functools.cached_property
     def nearest(self) -> tuple[int, int]:
         """The smallest radii."""
-        down, across = self.radii_of(*(extent.min(keepdims=True) for extent in self.extents))
-        return int(down.item()), int(across.item())
+        return self._both(np.min)
+
+    def _both(self, which: Callable[[np.ndarray], np.floating]) -> tuple[int, int]:
+        down = which(self.extents[0]).item()
+        across = down if self.extents[1] is self.extents[0] else which(self.extents[1]).item()
+        return self._radius_of(down, self.largest[0]), self._radius_of(across, self.largest[1])
+
+    def _radius_of(self, width: float, largest: int) -> int:
+        if self.truncate is None:
+            return largest if width > 0 else 0
+        return int(min(self.truncate * width + 0.5, largest))
 
     def radii_of(self, down: np.ndarray, across: np.ndarray) -> Maps:
         """Return how many pixels Gaussians of such standard deviations reach, which grows with them."""
@@ -131,14 +139,21 @@ def active_lines(radii: np.ndarray) -> list[slice]:
     return found
 
 
-def line_weights(widths: Widths, axis: int, dtype: np.dtype, distances: range | None = None) -> np.ndarray:
+def line_weights(
+    widths: Widths,
+    axis: int,
+    dtype: np.dtype,
+    distances: range | None = None,
+    *,
+    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+) -> np.ndarray:
     """Return exp(−½ m²/σ²) for distances m, by default 0 … the largest radius; 0 beyond a pixel's own.
 
     At distance 0 it is ½, as pixels there face themselves.
     """
     distances = range(widths.reach[axis] + 1) if distances is None else distances
     sigma = widths.sigmas[axis]
-    weights = np.empty((len(distances), *sigma.shape), dtype)
+    weights = empty((len(distances), *sigma.shape), dtype)
     if distances.start == 0:
         weights[0] = 0.5
     first = max(1, distances.start)
@@ -152,6 +167,16 @@ def line_weights(widths: Widths, axis: int, dtype: np.dtype, distances: range | 
     if some < len(rest):
         np.multiply(rest[some:], widths.radii[axis] >= steps[some:].astype(np.int32), out=rest[some:])
     return weights
+
+
+def both_line_weights(
+    widths: Widths,
+    dtype: np.dtype,
+    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+) -> Maps:
+    """Return the weights along rows and along columns, by distance."""
+    rows = line_weights(widths, 0, dtype, empty=empty)
+    return rows, rows if widths.isotropic else line_weights(widths, 1, dtype, empty=empty)
 
 
 def line_sum(weights: np.ndarray) -> np.ndarray:
