@@ -40,7 +40,8 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 _SPREAD = (1 << 15, 128)  # pixels, and columns of them, that are summed up together
-_WEIGHTS = 4 << 20  # bytes of the weights that are held at once
+_HELD = 9 << 20  # bytes of all weights, if they are held
+_WEIGHTS = 4 << 20  # bytes of those along one axis that are held at once, if not
 _ARRAYS = 12  # of as many pixels as reach a block, while it is summed up
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
 _PIECE = 1 << 20  # bytes of a piece's weights along one axis
@@ -106,7 +107,7 @@ def _bytes(places: list[Where], window: Window, dtype: np.dtype) -> int:
     reached = math.prod(part.stop - part.start for part in batch)
     for part, axis in ((down, window.rows), (across, window.columns)):
         reached *= min(part.stop - part.start + axis.taps - 1, axis.length)
-    return _ARRAYS * 8 * reached + 3 * _WEIGHTS
+    return _ARRAYS * 8 * reached + max(_HELD, 3 * _WEIGHTS)
 
 
 def _spread(tile: np.ndarray, given: np.ndarray, widths: Widths, shifts: Sequence[int]) -> None:
@@ -129,15 +130,17 @@ def _spread_aligned(
     lines = np.empty((len(tile), *values.shape[1:]), tile.dtype)
     scaled, product = np.empty_like(values), np.empty_like(values)
     reach, at_once = widths.reach, max(1, _WEIGHTS // values.nbytes)
-    weights = both_line_weights(widths, tile.dtype) if max(reach) < at_once else None
+    arrays = reach[0] + 1 if widths.isotropic else sum(reach) + 2
+    weights = both_line_weights(widths, tile.dtype) if arrays * values.nbytes <= _HELD else None
 
     def line(axis: int, distances: range) -> np.ndarray:
         if weights is not None:
             return weights[axis][distances.start : distances.stop]
         return line_weights(widths, axis, tile.dtype, distances)
 
-    for axis in (0, 1):
-        values /= sum(line_sum(line(axis, some)) for some in _runs_of(reach[axis], at_once))
+    for axis in (0,) if widths.isotropic else (0, 1):
+        norm = sum(line_sum(line(axis, some)) for some in _runs_of(reach[axis], at_once))
+        values /= norm * norm if widths.isotropic else norm
     for distances in _runs_of(reach[0], at_once):
         rows = line(0, distances)
         for n in range(reach[1] + 1):
