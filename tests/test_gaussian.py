@@ -319,6 +319,8 @@ def test_lists():
     assert_close(y, reference_gaussian.gaussian_filter(x, map_))
     pair = cuvarconv.gaussian_filter(x, [map_.tolist(), (2 * map_).tolist()])
     assert_close(pair, reference_gaussian.gaussian_filter(x, (map_, 2 * map_)))
+    stack = np.stack([x, x]), np.stack([map_, 2 * map_])  # an array of three axes is one map
+    assert_close(cuvarconv.gaussian_filter(*stack), reference_gaussian.gaussian_filter(*stack))
 
 
 @pytest.mark.parametrize("library", ["torch", "jax"])
