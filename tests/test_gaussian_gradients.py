@@ -87,6 +87,18 @@ def test_window_larger_than_the_image(xp, image, mode):
         assert_close(found, expected)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "nearest", "wrap"])
+@pytest.mark.parametrize("angle", [None, 0.5])
+def test_long_sums_lose_nothing(xp, mode, angle):
+    """A pixel is read hundreds of times by each output."""
+    x = np.ones((3, 4), np.float32)
+    g = 1 + np.abs(noise(x.shape, "float32", 1))
+    map_ = 9 + sigmas(x.shape, 2.0)
+    found = vjp(xp, g, x, (map_, 8.0), angle=angle, mode=mode, wrt="input")
+    expected = reference_gaussian.gaussian_filter_vjp(g, x, (map_, 8.0), angle=angle, mode=mode)[0]
+    assert_close(found, expected)
+
+
 @pytest.mark.parametrize("shape", [(6, 7), (1, 7), (6, 1), (3, 1, 1), (2, 1, 6, 1), (2, 3, 6, 7)], ids=str)
 @pytest.mark.parametrize("turned", [False, True])
 def test_maps_that_broadcast(xp, shape, turned):
