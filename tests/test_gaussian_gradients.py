@@ -340,6 +340,17 @@ def test_little_memory(name):
             assert used <= LIMIT, one
 
 
+@pytest.mark.parametrize("mode", ["reflect", ("valid", "wrap")])
+def test_strips_of_one_sigma(xp, mode, monkeypatch):
+    """Planes that are larger than what may lie between the two passes are cut."""
+    monkeypatch.setattr("cuvarconv._separable._BETWEEN", 300)
+    x, g = noise((2, 12, 14), "float64"), noise((2, 12 - 6 * (mode[0] == "valid"), 14), "float64", 1)
+    found = vjp(xp, g, x, (0.8, 1.1), mode=mode, radius=3, wrt="sigma")
+    _, *expected, _ = reference_gaussian.gaussian_filter_vjp(g, x, (0.8, 1.1), mode=mode, radius=3)
+    for result, each in zip(found, expected, strict=True):
+        check_widths(result, each, 1.0, np.float64)
+
+
 @pytest.mark.parametrize("mode", ["wrap", "constant"])
 @pytest.mark.parametrize("sigma", [2.0, "map", "turned"])
 def test_the_same_bits_for_any_number_of_workers(mode, sigma):

@@ -22,6 +22,9 @@ def cuts(widths: Widths, most: int) -> Iterator[tuple[slice, slice]]:
     Halves are cut in halves as long as that is less work.
     """
     height, planes, width = widths.extents[0].shape
+    if max(height, width) <= _CELL:
+        yield slice(0, height), slice(0, width)
+        return
     rows, columns = np.arange(0, height, _CELL), np.arange(0, width, _CELL)
     down_extents = _largest(widths.extents[0])
     same = widths.extents[1] is widths.extents[0]
