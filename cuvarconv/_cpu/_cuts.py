@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,25 +27,26 @@ def cuts(widths: Widths, most: int) -> Iterator[tuple[slice, slice]]:
         return
     rows, columns = np.arange(0, height, _CELL), np.arange(0, width, _CELL)
     down_extents = _largest(widths.extents[0])
-    same = widths.extents[1] is widths.extents[0]
-    across_extents = down_extents if same else _largest(widths.extents[1])
+    alike = widths.extents[1] is widths.extents[0]
+    across_extents = down_extents if alike else _largest(widths.extents[1])
     down_cells, across_cells = widths.radii_of(down_extents, across_extents)
+    same = across_cells is down_cells
     row_ends, column_ends = [*rows.tolist(), height], [*columns.tolist(), width]
 
-    def work(down: slice, across: slice, radius: Callable[[np.ndarray], int] = np.max) -> tuple[int, int]:
+    def work(down: slice, across: slice, radius: np.ufunc = np.maximum) -> tuple[int, int]:
         """Return the work, and the number of weights along one axis, if all have that of the radii."""
-        far = int(radius(down_cells[down, across])) + 1
-        wide = far if across_cells is down_cells else int(radius(across_cells[down, across])) + 1
+        far = int(radius.reduce(down_cells[down, across], axis=None)) + 1
+        wide = far if same else int(radius.reduce(across_cells[down, across], axis=None)) + 1
         high = row_ends[down.stop] - row_ends[down.start]
         pixels = high * planes * (column_ends[across.stop] - column_ends[across.start])
-        per_pixel = far * wide + _LINE * (far if across_cells is down_cells else far + wide)
+        per_pixel = far * wide + _LINE * (far if same else far + wide)
         return per_pixel * pixels + _DISTANCE * wide + _PIECE, pixels * max(far, wide)
 
     def halves_of(
         down: slice, across: slice, whole: int, weights: int
     ) -> list[tuple[slice, slice, int, int]]:
         """Return two rectangles that are less work, or have fewer weights where those are too many."""
-        if weights <= most and whole <= work(down, across, np.min)[0] + _PIECE:
+        if weights <= most and whole <= work(down, across, np.minimum)[0] + _PIECE:
             return []
         choices = [[(half, across) for half in _halves(down)], [(down, half) for half in _halves(across)]]
         if down.stop - down.start < across.stop - across.start:
