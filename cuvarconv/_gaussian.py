@@ -6,22 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._backend import Call, receive
-from cuvarconv._blocks import blocks, matching
-from cuvarconv._dtypes import accumulator_dtype, check_cval, computing_dtype, filter_dtype
+from cuvarconv._backend import receive
+from cuvarconv._blur import read_blur
+from cuvarconv._dtypes import computing_dtype, filter_dtype
+from cuvarconv._gaussian_adjoint import Backward
 from cuvarconv._gradients import Gradient, check_gradient, gradients
 from cuvarconv._levels import check_levels, correlate_levels
-from cuvarconv._separable import (
-    correlate_separable,
-    is_separable,
-    separable_sigma_gradient,
-    spread_separable,
-)
-from cuvarconv._shapes import image_axes_last, with_image
-from cuvarconv._sigma import align_sigma, blur_window, check_order, named_angle, named_sigmas, names, reach
-from cuvarconv._window import Window
-
-_PART = 1 << 20  # widths whose gradients are added up together
+from cuvarconv._separable import correlate_separable
+from cuvarconv._shapes import with_image
+from cuvarconv._sigma import check_order, named_angle, named_sigmas
 
 
 def gaussian_filter(
@@ -58,7 +51,8 @@ def gaussian_filter(
     sigma : float or array_like, or a pair of them
         Standard deviation in pixels: a number, a map of at least two axes that broadcasts to the shape
         of the output, or a pair (rows, columns) of either, as a tuple, a list or an array of length 2.
-        Where it is 0 a pixel stays as it is.
+        Two nested lists, e.g. ``[[[1, 2]], [[3, 4]]]``, are a pair of maps; a map of three axes is given
+        as an array.  Where σ is 0 a pixel stays as it is.
     order : int, optional
         0; derivatives are not supported.
     output : array or dtype, optional
@@ -124,9 +118,9 @@ def gaussian_filter(
     check_order(order)
     with receive(output, input=input, **named_sigmas(sigma), **named_angle(angle)) as call:
         images = call.operands[0]
-        order, window, sigmas, turn, reached = _read(call.operands, angle, mode, cval, truncate, radius, axes)
+        blur = read_blur(call.operands, angle, mode, cval, truncate, radius, axes)
         if tolerance is not None:
-            check_levels(tolerance, sigmas, turn, reached)
+            check_levels(tolerance, blur.sigmas, blur.angle, blur.truncate)
             if call.home.library == "dask":
                 raise TypeError(
                     "tolerance: expected None with dask arrays, whose blocks would each choose levels "
@@ -134,24 +128,18 @@ def gaussian_filter(
                 )
         result_dtype = call.output_dtype(filter_dtype(images.dtype, np.dtype(np.float32)))
         dtype = computing_dtype((images.dtype,), result_dtype)
-        result = call.target(with_image(images.shape, order, window.output_shape), result_dtype)
-        source, target = images.transpose(order), result.transpose(order)
-        if is_separable(sigmas, turn, window):
-            call.composed(correlate_separable, source, sigmas, target, window, dtype=dtype)
+        result = call.target(with_image(images.shape, blur.order, blur.window.output_shape), result_dtype)
+        source, target = images.transpose(blur.order), result.transpose(blur.order)
+        operands, reached = (source, blur.sigmas), blur.truncate
+        if blur.separable:
+            call.composed(correlate_separable, *operands, target, blur.window, dtype=dtype)
         elif tolerance is not None and reached is not None:
+            levels = {"truncate": reached, "tolerance": tolerance, "dtype": dtype}
             with np.errstate(all="ignore"):
-                correlate_levels(
-                    call,
-                    source,
-                    sigmas[0],
-                    target,
-                    window,
-                    truncate=reached,
-                    tolerance=tolerance,
-                    dtype=dtype,
-                )
+                correlate_levels(call, source, blur.sigmas[0], target, blur.window, **levels)
         else:
-            call.home.backend.gaussian(source, sigmas, turn, target, window, truncate=reached, dtype=dtype)
+            backend = call.home.backend
+            backend.gaussian(*operands, blur.angle, target, blur.window, truncate=reached, dtype=dtype)
         return call.deliver(result)
 
 
@@ -227,128 +215,17 @@ def gaussian_filter_vjp(
     """
     with receive(None, grad=grad, input=input, **named_sigmas(sigma), **named_angle(angle)) as call:
         given, images, *maps = call.operands
-        order, window, sigmas, turn, reached = _read(
-            call.operands[1:], angle, mode, cval, truncate, radius, axes
-        )
-        check_gradient(given.shape, with_image(images.shape, order, window.output_shape))
-        separable = is_separable(sigmas, turn, window)
-        source = images.transpose(order)
-        seed = (given if images.dtype.kind == "c" else given.real).transpose(order)
-        backend = call.home.backend
-
-        def fill_input(result: Any, dtype: np.dtype) -> None:
-            target = result.transpose(order)
-            if separable:
-                call.composed(spread_separable, seed, sigmas, target, window, dtype=dtype)
-            else:
-                backend.gaussian_input_gradient(
-                    seed, sigmas, turn, target, window, truncate=reached, dtype=dtype
-                )
-
-        def fill_sigma(result: Any, dtype: np.dtype) -> None:
-            if separable and call.home.library != "dask":
-                slopes = separable_sigma_gradient(call, seed, source, sigmas, window, dtype=dtype)
-                _assign(result, slopes)
-            elif isinstance(result, tuple):
-                targets = [align_sigma("sigma", each, given.shape, order) for each in result]
-                backend.gaussian_sigma_gradient(
-                    seed, source, sigmas, turn, (*targets, None), window, truncate=reached, dtype=dtype
-                )
-            else:
-                target = align_sigma("sigma", result, given.shape, order)
-                operands = seed, source, sigmas[0], turn
-                call.composed(_fill_common, *operands, target, window, truncate=reached, dtype=dtype)
-
-        def fill_angle(result: Any, dtype: np.dtype) -> None:
-            targets = None, None, align_sigma("angle", result, given.shape, order)
-            backend.gaussian_sigma_gradient(
-                seed, source, sigmas, turn, targets, window, truncate=reached, dtype=dtype
-            )
-
+        blur = read_blur(call.operands[1:], angle, mode, cval, truncate, radius, axes)
+        check_gradient(given.shape, with_image(images.shape, blur.order, blur.window.output_shape))
+        backward, both = Backward(call, given, images, blur), (given, images)
         known = {}
         if angle is not None:
-            known["angle"] = Gradient(maps.pop(), (given, images), fill_angle)
+            known["angle"] = Gradient(maps.pop(), both, backward.fill_angle)
         widths = tuple(maps) if len(maps) == 2 else maps[0]
         return gradients(
             call,
             wrt,
-            input=Gradient(images, (given,), fill_input),
-            sigma=Gradient(widths, (given, images), fill_sigma),
+            input=Gradient(images, (given,), backward.fill_input),
+            sigma=Gradient(widths, both, backward.fill_sigma),
             **known,
         )
-
-
-def _assign(result: Any, slopes: tuple[float, float]) -> None:
-    """Write the gradients of one σ per axis, or of one for both."""
-    if isinstance(result, tuple):
-        result[0][...], result[1][...] = slopes
-    else:
-        result[...] = sum(slopes)
-
-
-def _fill_common(
-    call: Call,
-    grad: Any,
-    input: Any,
-    sigma: Any,
-    angle: Any,
-    result: Any,
-    window: Window,
-    *,
-    truncate: float | None,
-    dtype: np.dtype,
-) -> None:
-    """Add the gradients along rows and along columns of a σ that both share, part after part."""
-    real = accumulator_dtype(np.empty((), dtype).real.dtype)
-    for place in blocks(result.shape, _PART):
-        where = matching(sigma, place)
-        *batch, down, across = where
-        turn = None if angle is None else angle[matching(angle, where)]
-        rows, columns = (call.fresh(result[where].shape, real) for _ in range(2))
-        width = sigma[where]
-        call.home.backend.gaussian_sigma_gradient(
-            grad[where],
-            input[tuple(batch)],
-            (width, width),
-            turn,
-            (rows, columns, None),
-            window.part(down, across),
-            truncate=truncate,
-            dtype=dtype,
-        )
-        with np.errstate(all="ignore"):
-            result[where] = rows + columns
-
-
-def _read(
-    operands: tuple[Any, ...],
-    angle: Any,
-    mode: Any,
-    cval: complex,
-    truncate: Any,
-    radius: Any,
-    axes: Any,
-) -> tuple[tuple[int, ...], Window, tuple[Any, Any], Any, float | None]:
-    """Return the order of axes with the image's last, the window, σ and the angle so ordered, and the reach.
-
-    Operands are the image, one σ or two, and the angle unless that is None.
-    """
-    images, *maps = operands
-    turn = None if angle is None else maps.pop()
-    widths = (maps[0], maps[-1])
-    order = image_axes_last(images.ndim, axes)
-    check_cval(cval, images.dtype)
-    reached, radii = reach(truncate, radius)
-    window = blur_window(
-        widths,
-        turn,
-        (images.shape[order[-2]], images.shape[order[-1]]),
-        truncate=reached,
-        radii=radii,
-        mode=mode,
-        cval=cval,
-    )
-    shape = with_image(images.shape, order, window.output_shape)
-    aligned = [align_sigma(name, each, shape, order) for name, each in zip(names(maps), maps, strict=True)]
-    turned = None if turn is None else align_sigma("angle", turn, shape, order)
-    return order, window, (aligned[0], aligned[-1]), turned, reached

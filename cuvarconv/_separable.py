@@ -118,24 +118,44 @@ def separable_sigma_gradient(
     dtype, backend = accumulator_dtype(dtype), call.home.backend
     kernels = _kernels(sigmas, window)
     weights = [_upload(call, each, grad.ndim, dtype) for each in kernels]
-    (height, width), (rows, columns) = window.output_shape, window.image_shape
-    passes = [  # what makes the image between, and what is left to do with it
-        (weights[1], _along_columns(window, rows), (rows, width), _along_rows(window, width)),
-        (weights[0], _along_rows(window, columns), (height, columns), _along_columns(window, height)),
-    ]
     total = [0.0, 0.0]
-    for axis, (other, first, between_shape, last) in enumerate(passes):
+    for axis in (0, 1):
         if kernels[axis].size == 1:
             continue
         slope = call.upload(_slope(kernels[axis].ravel(), sigmas[axis].item()))
         sums = call.fresh(weights[axis].shape, np.dtype(np.float64))
-        for batch in _planes(grad, window.image_shape, dtype):
+        for batch, lines, between_shape, first, last in _strips(grad, window, axis, dtype):
             image = input[batch]
             between = call.fresh((*image.shape[:-2], *between_shape), dtype)
-            backend.correlate(image, other, between, first, dtype=dtype, conjugate=False)
-            backend.correlate_weights_gradient(grad[batch], between, sums, last, dtype=dtype)
+            backend.correlate(image, weights[1 - axis], between, first, dtype=dtype, conjugate=False)
+            given = grad[batch][..., lines] if axis == 0 else grad[batch][..., lines, :]
+            backend.correlate_weights_gradient(given, between, sums, last, dtype=dtype)
             total[axis] += float((sums.ravel() * slope).sum())
     return total[0], total[1]
+
+
+def _strips(
+    grad: Any, window: Window, axis: int, dtype: np.dtype
+) -> Iterator[tuple[Where, slice, tuple[int, int], Window, Window]]:
+    """Cut the outputs of a pass along the other axis, and then of one along `axis`.
+
+    Yields the part of the batch, the outputs along the other axis, the shape of the image between, and the
+    windows of both passes.
+    """
+    every, (rows, columns) = slice(None), window.image_shape
+    longest = max(1, _BETWEEN // (window.image_shape[axis] * dtype.itemsize))
+    for batch in _planes(grad, window.image_shape, dtype):
+        for at in range(0, window.output_shape[1 - axis], longest):
+            lines = slice(at, min(at + longest, window.output_shape[1 - axis]))
+            count = lines.stop - at
+            if axis == 0:
+                part = window.part(every, lines)
+                passes = _along_columns(part, rows), _along_rows(part, count)
+                yield batch, lines, (rows, count), *passes
+            else:
+                part = window.part(lines, every)
+                passes = _along_rows(part, columns), _along_columns(part, count)
+                yield batch, lines, (count, columns), *passes
 
 
 def _slope(weights: np.ndarray, sigma: float) -> np.ndarray:

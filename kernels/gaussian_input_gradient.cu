@@ -144,7 +144,10 @@ __device__ __forceinline__ void gather(
   for (int k = 0; k < count; ++k) {
     const Output<A, true>& output = list[k];
 #pragma unroll
-    for (int r = 0; r < ROWS; ++r)
+    for (int r = 0; r < ROWS; ++r) {
+      // where a pixel is read at many centres their weights make long sums of their own
+      A weights[COLUMNS] = {};
+      bool reached[COLUMNS] = {};
       row[r].each([&](int centre) {
         const int m = centre - output.row;
         if (abs(m) > output.shape.rows) return;
@@ -152,9 +155,15 @@ __device__ __forceinline__ void gather(
         for (int c = 0; c < COLUMNS; ++c)
           column[c].each([&](int other) {
             const int n = other - output.column;
-            if (abs(n) <= output.shape.columns) sums[r][c] = multiply_add(output.shape.weight((A)m, (A)n), output.value, sums[r][c]);
+            if (abs(n) > output.shape.columns) return;
+            weights[c] += output.shape.weight((A)m, (A)n);
+            reached[c] = true;
           });
       });
+#pragma unroll
+      for (int c = 0; c < COLUMNS; ++c)
+        if (reached[c]) sums[r][c] = multiply_add(weights[c], output.value, sums[r][c]);
+    }
   }
   __syncthreads();
 }

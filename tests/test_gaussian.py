@@ -187,6 +187,49 @@ def test_long_sums_lose_nothing(xp, angle):
     check(xp, 1 + noise((5, 6), "float32"), np.full((5, 6), 10.0), angle=angle)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("wide", [np.float32, np.float64])
+def test_wide_kernels(xp, dtype, wide):
+    """Of maps in single and in double precision."""
+    map_ = sigmas((3, 4), 15.0).astype(wide)
+    check(xp, noise((3, 4), dtype), map_)
+    check(xp, noise((3, 4), dtype), (map_, np.linspace(0.1, 9, 4, dtype=wide)[None]))
+
+
+def direct(x, sigma, at):
+    """Return a pixel of the filtered plane by its equation, mode reflect."""
+    radii = [int(4.0 * float(s) + 0.5) for s in sigma]
+    window = np.pad(x.astype(np.float64), max(radii), mode="symmetric")
+    centre = [place + max(radii) for place in at]
+    rows, columns = (np.arange(-r, r + 1) for r in radii)
+    down, across = (
+        np.exp(-0.5 * (steps / (float(s) or 1)) ** 2) for steps, s in zip((rows, columns), sigma, strict=True)
+    )
+    kernel = np.outer(down, across)
+    pixels = window[np.ix_(rows + centre[0], columns + centre[1])]
+    return (kernel * pixels).sum() / kernel.sum()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("form", ["ramp", "blobs", "pair", "one radius"])
+def test_large_images(form, dtype):
+    """They are cut where the radii differ; single pixels by the equation."""
+    shape = 150, 530
+    down, across = np.linspace(0, 1, 150)[:, None], np.linspace(0, 1, 530)
+    maps = {
+        "ramp": [3 * across**2 + 0 * down] * 2,
+        "blobs": [2.5 * np.sin(9 * down) ** 2 * np.cos(7 * across) ** 4] * 2,
+        "pair": [2 * down + 0 * across, 3 * across**2 + 0 * down],
+        "one radius": [2 + 0.1 * down * across] * 2,
+    }[form]
+    x, maps = noise((2, *shape), dtype), [each.astype(dtype) for each in maps]
+    y = cuvarconv.gaussian_filter(x, tuple(maps) if form == "pair" else maps[0])
+    rng = np.random.default_rng(4)
+    spots = [tuple(rng.integers(0, length) for length in x.shape) for _ in range(150)]
+    expected = [direct(x[plane], [each[i, j] for each in maps], (i, j)) for plane, i, j in spots]
+    assert_close(y[tuple(np.transpose(spots))], np.array(expected))
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float32", "int32", "uint8", "bool"])
 def test_dtypes_of_sigma(xp, dtype):
     """The widths are taken as they are."""
@@ -221,9 +264,9 @@ def test_sigma_0_is_the_identity(xp, dtype):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_tiny_sigma(xp, tiny, angle, dtype):
     x = noise((5, 6), dtype)
-    map_ = np.full((5, 6), tiny)
-    for keywords in ({}, {"radius": 2}):
-        np.testing.assert_array_equal(gaussian_filter(xp, x, map_, angle=angle, **keywords), x)
+    for map_ in (np.full((5, 6), tiny), np.full((5, 6), tiny, np.float32)):
+        for keywords in ({}, {"radius": 2}):
+            np.testing.assert_array_equal(gaussian_filter(xp, x, map_, angle=angle, **keywords), x)
 
 
 @pytest.mark.parametrize("angle", [None, 0.5])
@@ -319,6 +362,8 @@ def test_lists():
     assert_close(y, reference_gaussian.gaussian_filter(x, map_))
     pair = cuvarconv.gaussian_filter(x, [map_.tolist(), (2 * map_).tolist()])
     assert_close(pair, reference_gaussian.gaussian_filter(x, (map_, 2 * map_)))
+    stack = np.stack([x, x]), np.stack([map_, 2 * map_])  # an array of three axes is one map
+    assert_close(cuvarconv.gaussian_filter(*stack), reference_gaussian.gaussian_filter(*stack))
 
 
 @pytest.mark.parametrize("library", ["torch", "jax"])

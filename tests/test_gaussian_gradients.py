@@ -87,6 +87,18 @@ def test_window_larger_than_the_image(xp, image, mode):
         assert_close(found, expected)
 
 
+@pytest.mark.parametrize("mode", ["reflect", "nearest", "wrap"])
+@pytest.mark.parametrize("angle", [None, 0.5])
+def test_long_sums_lose_nothing(xp, mode, angle):
+    """A pixel is read hundreds of times by each output."""
+    x = np.ones((3, 4), np.float32)
+    g = 1 + np.abs(noise(x.shape, "float32", 1))
+    map_ = 9 + sigmas(x.shape, 2.0)
+    found = vjp(xp, g, x, (map_, 8.0), angle=angle, mode=mode, wrt="input")
+    expected = reference_gaussian.gaussian_filter_vjp(g, x, (map_, 8.0), angle=angle, mode=mode)[0]
+    assert_close(found, expected)
+
+
 @pytest.mark.parametrize("shape", [(6, 7), (1, 7), (6, 1), (3, 1, 1), (2, 1, 6, 1), (2, 3, 6, 7)], ids=str)
 @pytest.mark.parametrize("turned", [False, True])
 def test_maps_that_broadcast(xp, shape, turned):
@@ -326,6 +338,17 @@ def test_little_memory(name):
                 lambda one=one: cuvarconv.gaussian_filter_vjp(image, image, sigma, wrt=one, **keywords)
             )
             assert used <= LIMIT, one
+
+
+@pytest.mark.parametrize("mode", ["reflect", ("valid", "wrap")])
+def test_strips_of_one_sigma(xp, mode, monkeypatch):
+    """Planes that are larger than what may lie between the two passes are cut."""
+    monkeypatch.setattr("cuvarconv._separable._BETWEEN", 300)
+    x, g = noise((2, 12, 14), "float64"), noise((2, 12 - 6 * (mode[0] == "valid"), 14), "float64", 1)
+    found = vjp(xp, g, x, (0.8, 1.1), mode=mode, radius=3, wrt="sigma")
+    _, *expected, _ = reference_gaussian.gaussian_filter_vjp(g, x, (0.8, 1.1), mode=mode, radius=3)
+    for result, each in zip(found, expected, strict=True):
+        check_widths(result, each, 1.0, np.float64)
 
 
 @pytest.mark.parametrize("mode", ["wrap", "constant"])

@@ -28,23 +28,39 @@ class Pixels:
     window: Window
     dtype: np.dtype
     tile: np.ndarray | None  # (rows, planes, columns)
+    reach: tuple[int, int]  # along rows and columns
+    shape: tuple[int, int]  # rows and columns of the block
     guarded: bool
     scale: float
 
     @property
-    def reach(self) -> tuple[int, int]:
-        """How far the windows reach along rows and columns."""
-        return self.window.rows.taps // 2, self.window.columns.taps // 2
+    def lines(self) -> int:
+        """The rows under the windows."""
+        return self.shape[0] + 2 * self.reach[0]
 
     def shifted(self, distance: int) -> np.ndarray:
         """Return the columns `distance` to the right of the block's, (rows, planes, columns)."""
         at = self.reach[1] + distance
         if self.tile is not None:
-            return self.tile[:, :, at : at + self.window.columns.length]
+            return self.tile[:, :, at : at + self.shape[1]]
         columns = self.window.columns.part(slice(None), slice(at, at + 1))
         tile = _tile(self.planes, Window(self.window.rows, columns, self.window.cval), self.dtype)
         tile *= self.dtype.type(self.scale)
         return tile
+
+    def part(self, rows: slice, columns: slice, reach: tuple[int, int]) -> Pixels:
+        """Return what a rectangle of the block reaches, which may be less."""
+        spare = [whole - far for whole, far in zip(self.reach, reach, strict=True)]
+        if self.tile is None:
+            taps = (slice(less, 2 * far - less + 1) for less, far in zip(spare, self.reach, strict=True))
+            return _read(self.planes, self.window.part(rows, columns).taps(*taps), self.dtype)
+        down, across = (
+            slice(part.start + less, part.stop + less + 2 * far)
+            for part, less, far in zip((rows, columns), spare, reach, strict=True)
+        )
+        shape = rows.stop - rows.start, columns.stop - columns.start
+        tile = self.tile[down, :, across]
+        return Pixels(self.planes, self.window, self.dtype, tile, reach, shape, self.guarded, self.scale)
 
 
 def read_pixels(
@@ -56,18 +72,21 @@ def read_pixels(
         slice(axis.taps // 2 - far, axis.taps // 2 + far + 1)
         for axis, far in zip((window.rows, window.columns), reach, strict=True)
     )
-    part = window.part(down, across).taps(rows, columns)
-    planes = image[tuple(batch)]
-    taps = part.rows.taps * part.columns.taps
+    return _read(image[tuple(batch)], window.part(down, across).taps(rows, columns), dtype)
+
+
+def _read(planes: np.ndarray, window: Window, dtype: np.dtype) -> Pixels:
+    reach, shape = (window.rows.taps // 2, window.columns.taps // 2), window.output_shape
+    taps = window.rows.taps * window.columns.taps
     scale = 2.0 ** -math.ceil(math.log2(4 * taps))
-    if planes[..., 0, 0].size * part.rows.entries * part.columns.entries > _TILE:
-        return Pixels(planes, part, dtype, None, True, scale)
-    tile = _tile(planes, part, dtype)
+    if planes[..., 0, 0].size * window.rows.entries * window.columns.entries > _TILE:
+        return Pixels(planes, window, dtype, None, reach, shape, True, scale)
+    tile = _tile(planes, window, dtype)
     largest = max(float(tile.max()), -float(tile.min()))
     guarded = not largest <= np.finfo(dtype).max * scale
     if guarded:
         tile *= dtype.type(scale)
-    return Pixels(planes, part, dtype, tile, guarded, scale if guarded else 1.0)
+    return Pixels(planes, window, dtype, tile, reach, shape, guarded, scale if guarded else 1.0)
 
 
 def _tile(planes: np.ndarray, window: Window, dtype: np.dtype) -> np.ndarray:

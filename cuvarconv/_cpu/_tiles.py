@@ -47,19 +47,17 @@ def gather(
     if tile.size > _SMALL and rows.last > rows.first and columns.last > columns.first:
         top, left = rows.sources[rows.first], columns.sources[columns.first]
         bottom, right = top + rows.last - rows.first, left + columns.last - columns.first
-        tile[..., rows.first : rows.last, columns.first : columns.last] = image[..., top:bottom, left:right]
-        inner = slice(rows.first, rows.last)
-        margins = [
-            (slice(0, rows.first), slice(None)),
-            (slice(rows.last, None), slice(None)),
-            (inner, slice(0, columns.first)),
-            (inner, slice(columns.last, None)),
-        ]
+        inner, middle = slice(rows.first, rows.last), slice(columns.first, columns.last)
+        tile[..., inner, middle] = image[..., top:bottom, left:right]
+        for beside in (slice(0, rows.first), slice(rows.last, None)):  # whole rows at once
+            if rows.sources[beside].size:
+                tile[..., beside, middle] = image[..., left:right][..., rows.sources[beside], :]
+        margins = [(slice(None), slice(0, columns.first)), (slice(None), slice(columns.last, None))]
     else:
         margins = [(slice(None), slice(None))]
     for down, across in margins:
-        index = (..., rows.sources[down, None], columns.sources[across])
-        tile[..., down, across] = image[index]
+        if columns.sources[across].size:
+            tile[..., down, across] = image[..., rows.sources[:, None], columns.sources[across]]
     if rows.outside:
         tile[..., rows.sources == CVAL, :] = cval
     if columns.outside:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,28 +21,60 @@ Maps = tuple[np.ndarray, np.ndarray]  # along rows and along columns
 
 @dataclass(frozen=True)
 class Widths:
-    """σ, the angle and the radii of a block's Gaussians, all of them (rows, planes, columns)."""
+    """σ and the angle of a block's Gaussians, all of them (rows, planes, columns).
+
+    Their standard deviations along rows and columns are σ itself where there is no angle.  `truncate` is
+    None where the window is every pixel's, whose reach `largest` none exceeds.
+    """
 
     sigmas: Maps
     angle: np.ndarray | None
-    radii: Maps
+    extents: Maps
+    truncate: float | None
+    largest: tuple[int, int]
 
     @property
     def isotropic(self) -> bool:
-        """Whether rows and columns have the same weights."""
-        return self.sigmas[0] is self.sigmas[1] and self.radii[0] is self.radii[1]
+        """Whether rows and columns have the same radii, and without an angle the same weights."""
+        return self.extents[0] is self.extents[1] and self.largest[0] == self.largest[1]
+
+    @functools.cached_property
+    def radii(self) -> Maps:
+        """How many pixels each Gaussian reaches along rows and columns."""
+        return self.radii_of(*self.extents)
 
     @functools.cached_property
     def reach(self) -> tuple[int, int]:
         """The largest radii."""
-        down = int(self.radii[0].max())
-        return down, down if self.radii[1] is self.radii[0] else int(self.radii[1].max())
+        return self._both(np.max)
+
+    @functools.cached_property
+    def nearest(self) -> tuple[int, int]:
+        """The smallest radii."""
+        return self._both(np.min)
+
+    def _both(self, which: Callable[[np.ndarray], np.floating]) -> tuple[int, int]:
+        down = which(self.extents[0]).item()
+        across = down if self.extents[1] is self.extents[0] else which(self.extents[1]).item()
+        return self._radius_of(down, self.largest[0]), self._radius_of(across, self.largest[1])
+
+    def _radius_of(self, width: float, largest: int) -> int:
+        if self.truncate is None:
+            return largest if width > 0 else 0
+        return int(min(self.truncate * width + 0.5, largest))
+
+    def radii_of(self, down: np.ndarray, across: np.ndarray) -> Maps:
+        """Return how many pixels Gaussians of such standard deviations reach, which grows with them."""
+        rows = _radius(down, self.truncate, self.largest[0])
+        return rows, rows if self.isotropic else _radius(across, self.truncate, self.largest[1])
 
     def part(self, rows: slice, columns: slice) -> Widths:
         """Return a rectangle of them."""
-        sigmas, radii = self._part(self.sigmas, rows, columns), self._part(self.radii, rows, columns)
-        turn = None if self.angle is None else np.ascontiguousarray(self.angle[rows, :, columns])
-        return Widths(sigmas, turn, radii)
+        sigmas = self._part(self.sigmas, rows, columns)
+        if self.angle is None:
+            return replace(self, sigmas=sigmas, extents=sigmas)
+        turn = np.ascontiguousarray(self.angle[rows, :, columns])
+        return replace(self, sigmas=sigmas, angle=turn, extents=self._part(self.extents, rows, columns))
 
     @staticmethod
     def _part(maps: Maps, rows: slice, columns: slice) -> Maps:
@@ -60,11 +92,17 @@ def read_widths(
     truncate: float | None,
     reach: tuple[int, int],
 ) -> Widths:
-    """Read the part of maps that meets a block of some `shape`; `reach` is the window's."""
-    down = _read(sigmas[0], where, shape)
-    across = down if sigmas[1] is sigmas[0] else _read(sigmas[1], where, shape)
-    turn = None if angle is None else _read(angle, where, shape)
-    return Widths((down, across), turn, _radii((down, across), turn, truncate, reach))
+    """Read the part of maps that meets a block of some `shape`; `reach` is the window's.
+
+    Maps may be views of the user's own; with an angle they are in double precision.
+    """
+    wide = np.float32 if angle is None else np.float64
+    down = _read(sigmas[0], where, shape, wide)
+    across = down if sigmas[1] is sigmas[0] else _read(sigmas[1], where, shape, wide)
+    if angle is None:
+        return Widths((down, across), None, (down, across), truncate, reach)
+    turn = _read(angle, where, shape, wide)
+    return Widths((down, across), turn, extents(down, across, turn), truncate, reach)
 
 
 def lines_first(block: np.ndarray) -> np.ndarray:
@@ -77,23 +115,18 @@ def planes_first(block: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return block.transpose(1, 0, 2).reshape(shape)
 
 
-def _read(values: np.ndarray, where: Where, shape: tuple[int, ...]) -> np.ndarray:
-    part = values[matching(values, where)].astype(np.float64)
-    return np.ascontiguousarray(lines_first(np.broadcast_to(part, shape)))
-
-
-def _radii(sigmas: Maps, angle: np.ndarray | None, truncate: float | None, largest: tuple[int, int]) -> Maps:
-    """Return how many pixels each Gaussian reaches along rows and columns."""
-    widths = sigmas if angle is None else extents(*sigmas, angle)
-    down = _radius(widths[0], truncate, largest[0])
-    same = widths[0] is widths[1] and largest[0] == largest[1]
-    return down, down if same else _radius(widths[1], truncate, largest[1])
+def _read(values: np.ndarray, where: Where, shape: tuple[int, ...], least: type[np.floating]) -> np.ndarray:
+    part = values[matching(values, where)]
+    part = part.astype(np.result_type(part.dtype, least), copy=False)
+    return lines_first(np.broadcast_to(part, shape))
 
 
 def _radius(width: np.ndarray, truncate: float | None, largest: int) -> np.ndarray:
     if truncate is None:
         return np.where(width > 0, np.int32(largest), np.int32(0))
-    return np.minimum(truncate * width + 0.5, largest).astype(np.int32)
+    reached = np.multiply(width, truncate, dtype=np.float64)
+    reached += 0.5
+    return np.minimum(reached, largest, out=reached).astype(np.int32)
 
 
 def active_lines(radii: np.ndarray) -> list[slice]:
@@ -106,25 +139,44 @@ def active_lines(radii: np.ndarray) -> list[slice]:
     return found
 
 
-def line_weights(widths: Widths, axis: int, dtype: np.dtype, distances: range | None = None) -> np.ndarray:
+def line_weights(
+    widths: Widths,
+    axis: int,
+    dtype: np.dtype,
+    distances: range | None = None,
+    *,
+    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+) -> np.ndarray:
     """Return exp(−½ m²/σ²) for distances m, by default 0 … the largest radius; 0 beyond a pixel's own.
 
     At distance 0 it is ½, as pixels there face themselves.
     """
-    sigma, radii = widths.sigmas[axis], widths.radii[axis]
     distances = range(widths.reach[axis] + 1) if distances is None else distances
-    exponent = (-0.5 / sigma**2).astype(dtype)
-    weights = np.empty((len(distances), *sigma.shape), dtype)
-    nearest = int(radii.min())
-    for distance, weight in zip(distances, weights, strict=True):
-        if distance == 0:
-            weight[...] = 0.5
-            continue
-        np.multiply(exponent, distance * distance, out=weight)
-        np.exp(weight, out=weight)
-        if distance > nearest:
-            np.multiply(weight, radii >= distance, out=weight)
+    sigma = widths.sigmas[axis]
+    weights = empty((len(distances), *sigma.shape), dtype)
+    if distances.start == 0:
+        weights[0] = 0.5
+    first = max(1, distances.start)
+    steps = np.arange(first, distances.stop, dtype=np.float64).reshape(-1, *(1,) * sigma.ndim)
+    rest = weights[first - distances.start :]
+    exponent = np.square(sigma, dtype=np.result_type(sigma, dtype))
+    np.divide(-0.5, exponent, out=exponent)
+    np.multiply((steps * steps).astype(dtype), exponent.astype(dtype, copy=False), out=rest)
+    np.exp(rest, out=rest)
+    some = max(0, widths.nearest[axis] + 1 - first)  # the first that not every pixel reaches
+    if some < len(rest):
+        np.multiply(rest[some:], widths.radii[axis] >= steps[some:].astype(np.int32), out=rest[some:])
     return weights
+
+
+def both_line_weights(
+    widths: Widths,
+    dtype: np.dtype,
+    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
+) -> Maps:
+    """Return the weights along rows and along columns, by distance."""
+    rows = line_weights(widths, 0, dtype, empty=empty)
+    return rows, rows if widths.isotropic else line_weights(widths, 1, dtype, empty=empty)
 
 
 def line_sum(weights: np.ndarray) -> np.ndarray:

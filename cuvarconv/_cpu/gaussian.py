@@ -9,14 +9,14 @@ import numpy as np
 from cuvarconv._blocks import Where, rectangles
 from cuvarconv._cpu._cuts import cuts
 from cuvarconv._cpu._mirrored import Pixels, read_pixels, real_dtype, real_parts
+from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._sums import add_in_order
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._widths import (
     Maps,
     Tap,
     Widths,
-    line_sum,
-    line_weights,
+    both_line_weights,
     planes_first,
     read_widths,
     turned_taps,
@@ -26,7 +26,9 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 _BLOCK = (1 << 16, 256)  # outputs, and columns of them, that are cut further where their radii differ
-_WEIGHTS = 1 << 18  # of a piece, along one axis; they stay in the caches
+_WEIGHTS = 2 << 20  # bytes of a piece's weights along one axis; they stay in the caches
+_SCRATCH = 5 * _WEIGHTS  # bytes: weights and their sums along both axes, and the pixels
+_PAIRS = 1 << 16  # sums of two pixels that face each other, formed at once; at least one column's
 _BYTES = 20 << 20  # that a worker takes
 
 
@@ -54,9 +56,10 @@ def gaussian(
     dtype = accumulator_dtype(dtype)
 
     def block(where: Where) -> None:
+        scratch = Scratch(_SCRATCH)
         for here, widths, pixels in pieces(input, sigmas, angle, where, window, truncate, dtype):
             target = output[here]
-            total = _aligned(pixels, widths) if widths.angle is None else _turned(pixels, widths)
+            total = _aligned(pixels, widths, scratch) if angle is None else _turned(pixels, widths)
             store(target, planes_first(total, target.shape))
 
     for_each(block, rectangles(output.shape, *_BLOCK), most_workers=WORKSPACE // _BYTES)
@@ -73,90 +76,92 @@ def pieces(
     *,
     weights: int = _WEIGHTS,
 ) -> Iterator[tuple[Where, Widths, Pixels]]:
-    """Cut a block of outputs into pieces of so many weights along one axis, and read what belongs to each."""
+    """Cut a block of outputs into pieces, of so many bytes of weights along one axis, and read them."""
     reach = window.rows.taps // 2, window.columns.taps // 2
     *batch, down, across = where
     shape = (*input[tuple(batch)].shape[:-2], down.stop - down.start, across.stop - across.start)
     whole = read_widths(sigmas, angle, where, shape, truncate=truncate, reach=reach)
-    for rows, columns in cuts(whole.radii, weights):
+    under = read_pixels(input, where, window, whole.reach, dtype)
+    for rows, columns in cuts(whole, weights // dtype.itemsize):
         widths = whole.part(rows, columns)
         here = (
             *batch,
             slice(down.start + rows.start, down.start + rows.stop),
             slice(across.start + columns.start, across.start + columns.stop),
         )
-        yield here, widths, read_pixels(input, here, window, widths.reach, dtype)
+        yield here, widths, under.part(rows, columns, widths.reach)
 
 
-def _aligned(pixels: Pixels, widths: Widths) -> np.ndarray:
+def _aligned(pixels: Pixels, widths: Widths, scratch: Scratch) -> np.ndarray:
     """Return the sums with weights that are products of one along rows and one along columns."""
-    weights = aligned_weights(widths, pixels.dtype)
-    (total,) = aligned_sums(pixels, widths, [weights])
-    total /= aligned_norm(weights) * pixels.dtype.type(pixels.scale)
+    scratch.clear()
+    weights = both_line_weights(widths, pixels.dtype, scratch.empty)
+    (total,) = aligned_sums(pixels, widths, [weights], scratch)
+    total /= aligned_norm(weights, pixels.scale)
     return total
 
 
-def aligned_weights(widths: Widths, dtype: np.dtype) -> Maps:
-    """Return the weights along rows and along columns, by distance."""
-    rows = line_weights(widths, 0, dtype)
-    return rows, rows if widths.isotropic else line_weights(widths, 1, dtype)
-
-
-def aligned_norm(weights: Maps) -> np.ndarray:
-    """Return the sum of all weights."""
+def aligned_norm(weights: Maps, scale: float) -> np.ndarray:
+    """Return the sum of all weights, times a power of 2."""
     rows, columns = weights
-    down = line_sum(rows)
-    return down * (down if columns is rows else line_sum(columns))
+    down = add_in_order(rows, axis=0)
+    norm = np.multiply(down, down if columns is rows else add_in_order(columns, axis=0))
+    norm *= norm.dtype.type(4 * scale)
+    return norm
 
 
-def aligned_sums(pixels: Pixels, widths: Widths, products: Sequence[Maps]) -> list[np.ndarray]:
+def aligned_sums(
+    pixels: Pixels, widths: Widths, products: Sequence[Maps], scratch: Scratch
+) -> list[np.ndarray]:
     """Return Σ_{m,n} a_m b_n x[i+m,j+n] for each pair (a, b) of weights that are even in m and in n.
 
     Both are given for distances from 0, where they are halved, as pixels there face themselves.
     """
     shape, dtype = widths.sigmas[0].shape, pixels.dtype
-    far, wide = (reach + 1 for reach in pixels.reach)
-    weights = [(rows.reshape(far, -1), columns.reshape(wide, -1)) for rows, columns in products]
-    sums = [np.empty((wide, widths.sigmas[0].size), dtype) for _ in products]
-    lines = np.empty((pixels.window.rows.entries, *shape[1:]), dtype)
+    size, (far, wide) = widths.sigmas[0].size, (reach + 1 for reach in pixels.reach)
+    weights = [(rows.reshape(far, size), columns.reshape(wide, size)) for rows, columns in products]
+    sums = [scratch.empty((wide, size), dtype) for _ in products]
+    stack = min(wide, max(1, _PAIRS // (far * size)))
+    lines = scratch.empty((stack, pixels.lines, *shape[1:]), dtype)
     above, below = facing_lines(lines, far)
-    pairs = np.empty(above.shape, dtype)
-    for n in range(wide):
-        np.add(pixels.shifted(n), pixels.shifted(-n), out=lines)
-        np.add(above, below, out=pairs)
+    pairs = scratch.empty(above.shape, dtype)
+    radii = widths.radii if pixels.guarded else (None, None)
+    for first in range(0, wide, stack):
+        some = range(first, min(first + stack, wide))
+        for n, line in zip(some, lines, strict=False):
+            np.add(pixels.shifted(n), pixels.shifted(-n), out=line)
+        pair = np.add(above[: len(some)], below[: len(some)], out=pairs[: len(some)])
         for (rows, _), row_sums in zip(weights, sums, strict=True):
-            _add_up(pairs, rows, widths.radii[0], row_sums[n], guarded=pixels.guarded)
+            _add_up(pair, rows, row_sums[some.start : some.stop], radii[0])
     totals = [np.empty(shape, dtype) for _ in products]
     for (_, columns), row_sums, total in zip(weights, sums, totals, strict=True):
-        _add_up(row_sums, columns, widths.radii[1], total.reshape(-1), guarded=pixels.guarded)
+        _add_up(row_sums, columns, total.reshape(size), radii[1])
     return totals
 
 
-def _add_up(
-    values: np.ndarray, weights: np.ndarray, radii: np.ndarray, total: np.ndarray, *, guarded: bool
-) -> None:
-    """Write Σ_m w_m v_m; if `guarded`, over the distances m alone that each pixel reaches."""
-    if not guarded:
-        if total.size == 1:  # of a pixel alone NumPy would add the terms in another order
-            values, weights = (np.repeat(each, 2, axis=1) for each in (values, weights))
-            total[...] = np.einsum("mk,mk->k", values, weights)[:1]
+def _add_up(values: np.ndarray, weights: np.ndarray, total: np.ndarray, radii: np.ndarray | None) -> None:
+    """Write Σ_m w_mk v_…mk; if there are radii, over the distances m alone that each pixel k reaches."""
+    if radii is None:
+        if weights.shape[1] == 1:  # of a pixel alone NumPy would add the terms in another order
+            values, weights = (np.repeat(each, 2, axis=-1) for each in (values, weights))
+            total[...] = np.einsum("...mk,mk->...k", values, weights)[..., :1]
             return
-        np.einsum("mk,mk->k", values, weights, out=total)
+        np.einsum("...mk,mk->...k", values, weights, out=total)
         return
     terms = values * weights
-    for distance, term in enumerate(terms):
-        clear(term, radii.reshape(-1), distance)
-    total[...] = add_in_order(terms, axis=0)
+    for distance in range(len(weights)):
+        clear(terms[..., distance, :], radii.reshape(-1), distance)
+    total[...] = add_in_order(terms, axis=-2)
 
 
 def facing_lines(lines: np.ndarray, distances: int) -> tuple[np.ndarray, np.ndarray]:
-    """View lines as (distances, pixels), so far below the block's own lines and so far above."""
-    step = lines.strides[0]
-    size = lines[2 * distances - 2 :].size
-    shape, first = (distances, size), (distances - 1) * step
+    """View stacks of lines as (stacks, distances, pixels), so far below a block's own lines, and above."""
+    stack, step = lines.strides[:2]
+    size = lines[0, 2 * distances - 2 :].size
+    shape, first = (len(lines), distances, size), (distances - 1) * step
     return (
-        np.ndarray(shape, lines.dtype, lines, first, (step, lines.itemsize)),
-        np.ndarray(shape, lines.dtype, lines, first, (-step, lines.itemsize)),
+        np.ndarray(shape, lines.dtype, lines, first, (stack, step, lines.itemsize)),
+        np.ndarray(shape, lines.dtype, lines, first, (stack, -step, lines.itemsize)),
     )
 
 
@@ -211,7 +216,7 @@ def weighted(values: np.ndarray, tap: Tap, widths: Widths, *, guarded: bool) -> 
 def centre_pixels(pixels: Pixels) -> np.ndarray:
     """Return a copy of the pixels at the windows' centres."""
     first = pixels.reach[0]
-    return np.array(pixels.shifted(0)[first : first + pixels.window.rows.length], order="C")
+    return np.array(pixels.shifted(0)[first : first + pixels.shape[0]], order="C")
 
 
 def turned_pairs(pixels: Pixels, widths: Widths) -> Iterator[tuple[Tap, np.ndarray]]:

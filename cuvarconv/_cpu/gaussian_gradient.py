@@ -11,11 +11,13 @@ from cuvarconv._axis import Axis
 from cuvarconv._blocks import Where, rectangles, within
 from cuvarconv._cpu._mirrored import Pixels, real_dtype, real_parts
 from cuvarconv._cpu._runs import Run, spread_tiles
+from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._sums import PARTIAL, add_or_assign, sum_blocks
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._widths import (
     Maps,
     Widths,
+    both_line_weights,
     line_sum,
     line_weights,
     lines_first,
@@ -28,7 +30,6 @@ from cuvarconv._cpu.gaussian import (
     ColumnSums,
     aligned_norm,
     aligned_sums,
-    aligned_weights,
     centre_pixels,
     clear,
     pieces,
@@ -39,10 +40,12 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 _SPREAD = (1 << 15, 128)  # pixels, and columns of them, that are summed up together
-_WEIGHTS = 4 << 20  # bytes of the weights that are held at once
+_HELD = 9 << 20  # bytes of all weights, if they are held
+_WEIGHTS = 4 << 20  # bytes of those along one axis that are held at once, if not
 _ARRAYS = 12  # of as many pixels as reach a block, while it is summed up
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
-_PIECE = 1 << 17  # weights of a piece along one axis, of which there are twice as many
+_PIECE = 1 << 20  # bytes of a piece's weights along one axis
+_SCRATCH = 8 * _PIECE  # bytes: weights, their slopes, and the sums of two
 _BYTES = 24 << 20  # that a worker takes for them
 
 
@@ -104,7 +107,7 @@ def _bytes(places: list[Where], window: Window, dtype: np.dtype) -> int:
     reached = math.prod(part.stop - part.start for part in batch)
     for part, axis in ((down, window.rows), (across, window.columns)):
         reached *= min(part.stop - part.start + axis.taps - 1, axis.length)
-    return _ARRAYS * 8 * reached + 3 * _WEIGHTS
+    return _ARRAYS * 8 * reached + max(_HELD, 3 * _WEIGHTS)
 
 
 def _spread(tile: np.ndarray, given: np.ndarray, widths: Widths, shifts: Sequence[int]) -> None:
@@ -127,16 +130,17 @@ def _spread_aligned(
     lines = np.empty((len(tile), *values.shape[1:]), tile.dtype)
     scaled, product = np.empty_like(values), np.empty_like(values)
     reach, at_once = widths.reach, max(1, _WEIGHTS // values.nbytes)
-    held = max(reach) < at_once
-    weights = aligned_weights(widths, tile.dtype) if held else None
+    arrays = reach[0] + 1 if widths.isotropic else sum(reach) + 2
+    weights = both_line_weights(widths, tile.dtype) if arrays * values.nbytes <= _HELD else None
 
     def line(axis: int, distances: range) -> np.ndarray:
         if weights is not None:
             return weights[axis][distances.start : distances.stop]
         return line_weights(widths, axis, tile.dtype, distances)
 
-    for axis in (0, 1):
-        values /= sum(line_sum(line(axis, some)) for some in _runs_of(reach[axis], at_once))
+    for axis in (0,) if widths.isotropic else (0, 1):
+        norm = sum(line_sum(line(axis, some)) for some in _runs_of(reach[axis], at_once))
+        values /= norm * norm if widths.isotropic else norm
     for distances in _runs_of(reach[0], at_once):
         rows = line(0, distances)
         for n in range(reach[1] + 1):
@@ -227,13 +231,17 @@ def gaussian_sigma_gradient(
 
         def add(sums: np.ndarray, where: Where, first: bool) -> None:
             values = np.zeros((len(numbers), *(part.stop - part.start for part in where)), real)
+            scratch = Scratch(_SCRATCH)
             for given, image, part in planes:
                 for here, widths, pixels in pieces(
                     image, sigmas, angle, where, part, truncate, real, weights=_PIECE
                 ):
-                    slopes = _aligned_slopes if angle is None else _turned_slopes
+                    if angle is None:
+                        slopes = _aligned_slopes(pixels, widths, numbers, scratch)
+                    else:
+                        slopes = _turned_slopes(pixels, widths, numbers)
                     factor = given[here].astype(real, copy=False)
-                    for target, slope in zip(values, slopes(pixels, widths, numbers), strict=True):
+                    for target, slope in zip(values, slopes, strict=True):
                         target[within(here, where)] += planes_first(slope, factor.shape) * factor
             add_or_assign(sums, np.add.reduce(values, axis=shared, keepdims=True), first)
 
@@ -245,27 +253,31 @@ def gaussian_sigma_gradient(
         sum_up([number for number, output in asked.items() if output.shape == shape])
 
 
-def _aligned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> list[np.ndarray]:
+def _aligned_slopes(
+    pixels: Pixels, widths: Widths, numbers: Sequence[int], scratch: Scratch
+) -> list[np.ndarray]:
     """Return ∂y/∂σ = Σ k (m² − E[m²]) x / σ³ along the axes that are asked for."""
-    rows, columns = weights = aligned_weights(widths, pixels.dtype)
-    steep = {axis: _times_squares(weights[axis]) for axis in numbers[: 1 if widths.isotropic else 2]}
+    scratch.clear()
+    rows, columns = weights = both_line_weights(widths, pixels.dtype, scratch.empty)
+    steep = {axis: _times_squares(weights[axis], scratch) for axis in numbers[: 1 if widths.isotropic else 2]}
     if widths.isotropic:
         steep = dict.fromkeys(numbers, steep[numbers[0]])
     products = [(rows, steep[axis]) if axis else (steep[axis], columns) for axis in numbers]
-    norm = aligned_norm(weights) * pixels.dtype.type(pixels.scale)
-    slopes = aligned_sums(pixels, widths, products)
+    norm = aligned_norm(weights, pixels.scale)
+    slopes = aligned_sums(pixels, widths, products, scratch)
     for axis, slope in zip(numbers, slopes, strict=True):
         slope /= norm
         _divide(slope, widths.sigmas[axis], 3)
     return slopes
 
 
-def _times_squares(weights: np.ndarray) -> np.ndarray:
+def _times_squares(weights: np.ndarray, scratch: Scratch) -> np.ndarray:
     """Return w_m (m² − E[m²])."""
     squares = np.arange(len(weights), dtype=weights.dtype) ** 2
-    steep = weights * squares.reshape(-1, *(1,) * (weights.ndim - 1))
+    column = squares.reshape(-1, *(1,) * (weights.ndim - 1))
+    steep = np.multiply(weights, column, out=scratch.empty(weights.shape, weights.dtype))
     mean = line_sum(steep) / line_sum(weights)
-    np.subtract.outer(squares, mean, out=steep)
+    np.subtract(column, mean, out=steep)
     steep *= weights
     return steep
 
@@ -299,6 +311,7 @@ def _turned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> li
 
 def _divide(slope: np.ndarray, sigma: np.ndarray, power: int) -> None:
     """Divide by a power of σ; 0 where σ is 0."""
-    factor = np.minimum(1 / (sigma * sigma * sigma if power == 3 else sigma), np.finfo(slope.dtype).max)
-    slope *= factor.astype(slope.dtype)
+    wide = sigma.astype(np.result_type(sigma, slope), copy=False)
+    factor = np.minimum(1 / (wide * wide * wide if power == 3 else wide), np.finfo(slope.dtype).max)
+    slope *= factor.astype(slope.dtype, copy=False)
     np.copyto(slope, 0, where=sigma == 0)

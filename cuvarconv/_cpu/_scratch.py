@@ -1,0 +1,33 @@
+"""One array from which a block takes what it works in."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+_ALIGNED = 64  # bytes
+
+
+class Scratch:
+    """Hands out parts of one array, again and again.
+
+    Several large arrays that are freed after each piece go back to the system, which clears every page
+    before it hands them out again: that takes longer than to fill them.  One of constant size stays.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        self._buffer = np.empty(nbytes, np.uint8)
+        self._taken = 0
+
+    def clear(self) -> None:
+        """Take back all parts."""
+        self._taken = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        """Return a part of the array, or one of its own where that is full."""
+        start, nbytes = self._taken, math.prod(shape) * dtype.itemsize
+        if start + nbytes > self._buffer.size:
+            return np.empty(shape, dtype)
+        self._taken = start + -(-nbytes // _ALIGNED) * _ALIGNED
+        return np.ndarray(shape, dtype, self._buffer, start)
