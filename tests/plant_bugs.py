@@ -1296,40 +1296,63 @@ PLANTED = [
         ON_HOST,
         [
             (
-                "straddling groups interleaved",
-                "np.arange(parts) * entries // parts",
-                "np.arange(parts) % entries",
-            ),
-            (
-                "modulation of the first chunk for all",
-                "enumerate(shifted, start=row_taps.start)",
-                "enumerate(shifted, start=0)",
-            ),
-            (
-                "columns' modulation of the first chunk for all",
-                "modulation[m, taps.start + n]",
-                "modulation[m, n]",
-            ),
-            (
-                "weights of the first columns for all chunks",
-                "matrices[m, :, :, taps]",
-                "matrices[m, :, :, : taps.stop - taps.start]",
+                "weights of the first taps for all slabs",
+                "matrices[(slice(None), slice(None), *slab.taps)]",
+                "matrices[:, :, : slab.pixels.shape[1], : slab.pixels.shape[2]]",
             ),
             (
                 "later rows of taps replace the sum",
-                "np.add(total, product, out=total)",
-                "total[...] = product",
-            ),
-            (
-                "groups of outputs and channels mixed",
-                "by_row = by_group.transpose(3, 0, 1, 4, 2)",
-                "by_row = by_group.transpose(3, 0, 1, 2, 4).reshape(height, groups, -1, width, channels)",
+                "product.reshape(part.shape), slab.has_first_taps",
+                "product.reshape(part.shape), True",
             ),
             ("half precision summed in half", "    dtype = accumulator_dtype(dtype)\n", ""),
             (
                 "BLAS threads beside the workers'",
                 "    with serial_blas:\n        for_each",
                 "    if True:\n        for_each",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/_columns.py",
+        ON_HOST,
+        [
+            (
+                "straddling groups interleaved",
+                "np.arange(parts) * entries // parts",
+                "np.arange(parts) % entries",
+            ),
+            (
+                "modulation of the first taps for all slabs",
+                "modulation[(*slab.taps, *matching",
+                "modulation[(*(slice(part.stop - part.start) for part in slab.taps), *matching",
+            ),
+            (
+                "modulation of the first pixels for all slabs",
+                "(*batch, slice(None), down, across)))]",
+                "(*batch, slice(None), slice(down.stop - down.start), across)))]",
+            ),
+            (
+                "pixels of the first slab for all",
+                "every, every, *where)]",
+                "every, every, *(slice(part.stop - part.start) for part in where))]",
+            ),
+            (
+                "groups of outputs and channels mixed",
+                "by_tap = by_group.transpose(0, 1, 3, 4, 2)",
+                "by_tap = by_group.transpose(0, 1, 2, 3, 4).reshape(groups, -1, height, width, channels)",
+            ),
+            ("rows of taps without their dilation", "(pitch * rows.dilation, *outer", "(pitch, *outer"),
+            ("rows of outputs without their stride", "pitch * rows.stride, step)", "pitch, step)"),
+            (
+                "one output too few of many",
+                "range(0, outputs, at_once)",
+                "range(0, outputs - (outputs > 3), at_once)",
+            ),
+            (
+                "few outputs, the first for all",
+                "rows = matrix[:, some]",
+                "rows = matrix[:, some if outputs > _FEW else slice(1)]",
             ),
         ],
     ),
