@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -17,7 +18,8 @@ from cuvarconv._cpu._columns import (
     slabs,
     tap_matrices,
 )
-from cuvarconv._cpu._runs import Term, spread_block
+from cuvarconv._cpu._modulated_adjoint import Adjoint
+from cuvarconv._cpu._runs import Term, spread_block, spread_tiles
 from cuvarconv._cpu._sums import add_or_assign, sum_blocks
 from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import for_each, serial_blas
@@ -50,12 +52,17 @@ def modulated_input_gradient(
         planes, every = grad[tuple(batch)], (*batch, slice(None), slice(None), slice(None))
         factors = modulation[(slice(None), slice(None), *matching(modulation, every))]
         total = np.zeros((channels, *target.shape[:-3], *target.shape[-2:]), dtype)
+        images = np.moveaxis(total, 0, -3)
+        adjoint = Adjoint(matrices, planes, factors, dtype)
 
         def row_terms(m: int, i: slice, hull: slice) -> Term:
             row = factors[m][..., i if factors.shape[-2] > 1 else slice(None), :]
             return _InputTerms(matrices[:, :, m], planes[..., i, hull], row, hull.start, dtype)
 
-        spread_block(np.moveaxis(total, 0, -3), window, down, across, row_terms)
+        if adjoint.fits(window):
+            spread_tiles(images, window, down, across, functools.partial(adjoint.tile, images))
+        else:
+            spread_block(images, window, down, across, row_terms)
         store(np.moveaxis(target, -3, 0), total)
 
     pixels, workers = plan(window, channels, grad.shape[-3], dtype)
