@@ -71,7 +71,7 @@ def tap_chunks(
         rows, columns = 1, most_columns
 
     def pixels() -> int:
-        run = window.taps(slice(rows), slice(columns))
+        run = window.taps(slice(0, rows), slice(0, columns))
         across = run.columns.taps * run.columns.length if apart else run.columns.entries
         return planes * run.rows.entries * across
 

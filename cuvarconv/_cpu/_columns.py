@@ -12,8 +12,8 @@ from cuvarconv._blocks import Where, blocks, matching, tap_chunks
 from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_slices
 from cuvarconv._window import Window
 
-BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one block, or of one matrix
-PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
+_BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one block, or of one matrix
+_PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 _MOST = 1 << 17  # outputs per channel in one block
 _SLAB = 1 << 19  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
 _TERMS = 256  # that one matrix product sums up, unless a single row of taps has more
@@ -23,14 +23,14 @@ _FEW = 3  # rows of a matrix that BLAS multiplies faster one by one
 def plan(window: Window, channels: int, outputs: int, dtype: np.dtype) -> tuple[int, int]:
     """Return how many pixels go together, to stay in the cache, and how many blocks may be in progress."""
     per_pixel = (window.columns.taps + 2) * channels + 2 * outputs
-    pixels = min(max(BLOCK // per_pixel, 1), _MOST)
-    nbytes = 2 * max(BLOCK, pixels * per_pixel) * dtype.itemsize
-    return pixels, max(1, (WORKSPACE - PACKED) // nbytes)
+    pixels = min(max(_BLOCK // per_pixel, 1), _MOST)
+    nbytes = 2 * max(_BLOCK, pixels * per_pixel) * dtype.itemsize
+    return pixels, max(1, (WORKSPACE - _PACKED) // nbytes)
 
 
 def columns_at_once(elements: int) -> int:
     """Return how many taps of a row go together if the columns of one have as many `elements`."""
-    return max(1, 2 * BLOCK // elements)
+    return max(1, 2 * _BLOCK // elements)
 
 
 def tap_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
@@ -38,7 +38,7 @@ def tap_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarra
     outputs, channels, height, width = weights.shape
     by_group = weights.reshape(groups, outputs // groups, channels, height, width)
     by_tap = by_group.transpose(0, 1, 3, 4, 2)
-    small = by_tap.size * dtype.itemsize <= PACKED
+    small = by_tap.size * dtype.itemsize <= _PACKED
     return np.ascontiguousarray(by_tap, dtype=dtype) if small else by_tap
 
 
@@ -80,7 +80,7 @@ def slabs(planes: np.ndarray, window: Window, groups: int, dtype: np.dtype) -> I
     channels = planes.shape[-3] // groups
     most = columns_at_once(groups * channels * math.prod(images))
     for row_taps, column_taps in tap_chunks(
-        window, planes[..., 0, 0].size, BLOCK, most_columns=most, apart=True
+        window, planes[..., 0, 0].size, _BLOCK, most_columns=most, apart=True
     ):
         shifted = _shifted(planes, window.taps(row_taps, column_taps), groups, dtype)
         height, width = shifted.shape[1:3]
@@ -136,7 +136,7 @@ def multiply(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
     """Return (groups, outputs, …) · (groups, K, pixels), the last axes of the matrix being K together."""
     groups, outputs, *depth = matrix.shape
     product = np.empty((groups, outputs, columns.shape[-1]), columns.dtype)
-    at_once = 1 if outputs <= _FEW else max(1, BLOCK // (groups * math.prod(depth)))
+    at_once = 1 if outputs <= _FEW else max(1, _BLOCK // (groups * math.prod(depth)))
     for first in range(0, outputs, at_once):
         some = slice(first, first + at_once)
         rows = matrix[:, some].astype(columns.dtype, copy=False)

@@ -125,7 +125,8 @@ def for_each(
 
     The first exception, Ctrl-C included, stops all of them after the block at hand.
     """
-    helpers = min(get_workers(), len(blocks), most_workers) - 1
+    jobs = min(len(blocks), most_workers)
+    helpers = min(get_workers(), jobs) - 1 if jobs > 1 else 0
     if helpers < 1:
         _call_on_all(function, blocks)
         return
