@@ -12,10 +12,10 @@ def image_axes_last(ndim: int, axes: Any, name: str = "input") -> tuple[int, ...
     """Return the order of axes that puts the two image axes last."""
     if ndim < 2:
         raise ValueError(f"{name}: expected at least 2 axes, (…, H, W), got {ndim}")
-    rows, columns = image_axes(axes, ndim)
-    if (rows, columns) == (ndim - 2, ndim - 1):
+    image = image_axes(axes, ndim)
+    if image == (ndim - 2, ndim - 1):
         return tuple(range(ndim))
-    return (*(axis for axis in range(ndim) if axis not in (rows, columns)), rows, columns)
+    return (*(axis for axis in range(ndim) if axis not in image), *image)
 
 
 def with_image(shape: tuple[int, ...], order: tuple[int, ...], image: tuple[int, int]) -> tuple[int, ...]:

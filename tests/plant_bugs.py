@@ -1286,8 +1286,8 @@ PLANTED = [
             ),
             (
                 "workspace grows with the workers",
-                "most_workers=max(1, WORKSPACE // nbytes))",
-                "most_workers=1 << 20)",
+                "return max(1, WORKSPACE // nbytes)",
+                "return 1 << 20",
             ),
         ],
     ),
@@ -1345,11 +1345,6 @@ PLANTED = [
             ("rows of taps without their dilation", "(pitch * rows.dilation, *outer", "(pitch, *outer"),
             ("rows of outputs without their stride", "pitch * rows.stride, step)", "pitch, step)"),
             (
-                "one output too few of many",
-                "range(0, outputs, at_once)",
-                "range(0, outputs - (outputs > 3), at_once)",
-            ),
-            (
                 "few outputs, the first for all",
                 "rows = matrix[:, some]",
                 "rows = matrix[:, some if outputs > _FEW else slice(1)]",
@@ -1357,10 +1352,33 @@ PLANTED = [
         ],
     ),
     (
+        "cuvarconv/_cpu/_modulated_adjoint.py",
+        (
+            "tests/test_gradients.py",
+            "tests/test_blocks.py",
+            "-k",
+            "modulated and numpy or gradients_in_blocks",
+        ),
+        [
+            (
+                "d that differs by channel taken as shared",
+                "self.modulation.shape[-3] in (1, len(self.matrices))",
+                "True",
+            ),
+            ("strided rows taken as neighbours", "shared and window.rows.stride == 1", "shared"),
+            ("entries that no output reads are left over", "columns[:, m, ..., below:, :] = 0", "0"),
+            (
+                "outputs of the first slab for all",
+                "first = down.outputs.start + met.start - down.entries.start",
+                "first = down.outputs.start",
+            ),
+        ],
+    ),
+    (
         "cuvarconv/_cpu/_workers.py",
         THREADS,
         [
-            ("one worker too many", "len(blocks), most_workers) - 1", "len(blocks), most_workers)"),
+            ("one worker too many", "min(get_workers(), jobs) - 1 if", "min(get_workers(), jobs) if"),
             (
                 "BLAS stays at one thread",
                 "                _take_control()\n                self._limiter.restore_original_limits()",
