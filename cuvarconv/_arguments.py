@@ -38,6 +38,8 @@ def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, in
     """Read an int or a pair of ints (rows, columns)."""
     if type(value) is int and (minimum is None or value >= minimum):
         return value, value
+    if type(value) is tuple and [*map(type, value)] == [int, int] and minimum is None:
+        return value
     try:
         if isinstance(value, str | bytes | dict | set | frozenset):
             raise TypeError

@@ -55,12 +55,12 @@ class Axis:
     length: int
     mode: str
 
-    @property
+    @functools.cached_property
     def span(self) -> int:
         """Number of positions from the first to the last one read."""
         return (self.length - 1) * self.stride + (self.taps - 1) * self.dilation + 1
 
-    @property
+    @functools.cached_property
     def shorter_by_tap(self) -> bool:
         """Whether one row of outputs per tap is a shorter list than all positions."""
         return self.taps * self.length < self.span

@@ -173,6 +173,8 @@ def _check_returnable(home: Home) -> None:
 
 
 def _common_home(arrays: dict[str, Any]) -> Home:
+    if all(type(array) is np.ndarray for array in arrays.values()):
+        return _HOST_ARRAYS
     homes = {name: home for name, array in arrays.items() if (home := _home(name, array))}
     if not homes:
         return _HOST_ARRAYS
@@ -253,6 +255,8 @@ def _module_of(library: str) -> Any:
 
 
 def _view(name: str, array: Any, home: Home) -> Any:
+    if home is _HOST_ARRAYS and type(array) is np.ndarray:
+        return array
     given, array = array, resolved(array)
     if name == "output" and home.library == "jax":
         raise TypeError("output: JAX arrays are immutable; leave output out and use the result")

@@ -58,19 +58,22 @@ def tap_chunks(
     *,
     most_columns: int | None = None,
     most_taps: int | None = None,
+    apart: bool = False,
 ) -> Iterator[tuple[slice, slice]]:
     """Cut a window into runs of taps whose pixels, gathered, are about `elements` at most.
 
     Rows of taps first; a row itself is cut only where a single one does not fit, or where it has
-    more than `most_columns` taps, or the run more than `most_taps`.
+    more than `most_columns` taps, or the run more than `most_taps`.  Pixels that are gathered `apart`
+    are there once for each column of taps.
     """
     rows, columns = window.rows.taps, window.columns.taps
     if most_columns is not None and columns > most_columns:
         rows, columns = 1, most_columns
 
     def pixels() -> int:
-        run = window.taps(slice(rows), slice(columns))
-        return planes * run.rows.entries * run.columns.entries
+        run = window.taps(slice(0, rows), slice(0, columns))
+        across = run.columns.taps * run.columns.length if apart else run.columns.entries
+        return planes * run.rows.entries * across
 
     while pixels() > elements or rows * columns > (most_taps or math.inf):
         if rows > 1:

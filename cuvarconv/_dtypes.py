@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import warnings
 from typing import Any
@@ -26,6 +27,7 @@ def is_exact(dtype: np.dtype) -> bool:
     return dtype.kind in "biu"
 
 
+@functools.lru_cache(maxsize=512)
 def computing_dtype(operands: tuple[np.dtype, ...], output: np.dtype) -> np.dtype:
     """Return the dtype that operands are converted to before they are multiplied.
 
@@ -50,6 +52,7 @@ def product_dtype(operands: tuple[np.dtype, ...]) -> np.dtype:
     return np.dtype(np.float64) if is_exact(dtype) else _native(dtype)
 
 
+@functools.lru_cache(maxsize=512)
 def filter_dtype(input: np.dtype, weights: np.dtype) -> np.dtype:
     """Return scipy.ndimage's default output: the input's dtype, complex if either operand is."""
     if "c" in (input.kind, weights.kind):
@@ -110,5 +113,5 @@ def _native(dtype: np.dtype) -> np.dtype:
 
 def check_cval(cval: Any, image: np.dtype) -> None:
     """Refuse a `cval` that is complex where the data are real."""
-    if np.iscomplexobj(cval) and image.kind != "c":
+    if type(cval) is not float and image.kind != "c" and np.iscomplexobj(cval):
         raise TypeError(f"cval: expected a real number for real data, got {cval!r}")

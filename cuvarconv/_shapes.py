@@ -13,11 +13,15 @@ def image_axes_last(ndim: int, axes: Any, name: str = "input") -> tuple[int, ...
     if ndim < 2:
         raise ValueError(f"{name}: expected at least 2 axes, (…, H, W), got {ndim}")
     image = image_axes(axes, ndim)
+    if image == (ndim - 2, ndim - 1):
+        return tuple(range(ndim))
     return (*(axis for axis in range(ndim) if axis not in image), *image)
 
 
 def with_image(shape: tuple[int, ...], order: tuple[int, ...], image: tuple[int, int]) -> tuple[int, ...]:
     """Return a shape with other lengths along its two image axes, the last ones in `order`."""
+    if order[-2:] == (len(shape) - 2, len(shape) - 1):
+        return (*shape[:-2], *image)
     lengths = dict(zip(order[-2:], image, strict=True))
     return tuple(lengths.get(axis, length) for axis, length in enumerate(shape))
 

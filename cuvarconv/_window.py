@@ -30,10 +30,19 @@ class Window:
 
     def part(self, down: slice, across: slice) -> Window:
         """Return the window of a rectangle of outputs."""
+        if (down.start, down.stop, across.start, across.stop) == (
+            0,
+            self.rows.length,
+            0,
+            self.columns.length,
+        ):
+            return self
         return Window(self.rows.part(down), self.columns.part(across), self.cval)
 
     def taps(self, rows: slice, columns: slice) -> Window:
         """Return the window cut down to some neighbouring taps."""
+        if (rows.start, rows.stop, columns.start, columns.stop) == (0, self.rows.taps, 0, self.columns.taps):
+            return self
         every = slice(None)
         return Window(self.rows.part(every, rows), self.columns.part(every, columns), self.cval)
 
@@ -50,6 +59,23 @@ def make_window(
     flip: bool = False,
 ) -> Window:
     """Fill the record from scipy-style arguments; `flip` moves the origin as convolution does."""
+    plain = type(mode) is str and type(origin) is type(stride) is type(dilation) is int
+    rows, columns = (_cached_axes if plain else _make_axes)(
+        size, image, mode, origin, stride, dilation, flip=flip
+    )
+    return Window(rows, columns, number("cval", cval))
+
+
+def _make_axes(
+    size: tuple[int, int],
+    image: tuple[int, int],
+    mode: Any,
+    origin: Any,
+    stride: Any,
+    dilation: Any,
+    *,
+    flip: bool,
+) -> tuple[Axis, Axis]:
     modes = mode_pair(mode)
     origins = int_pair("origin", origin)
     strides = int_pair("stride", stride, minimum=1)
@@ -58,7 +84,10 @@ def make_window(
         _make_axis(*arguments, flip=flip)
         for arguments in zip(("row", "column"), size, image, modes, origins, strides, dilations, strict=True)
     )
-    return Window(rows, columns, number("cval", cval))
+    return rows, columns
+
+
+_cached_axes = functools.lru_cache(maxsize=512)(_make_axes)
 
 
 @functools.lru_cache(maxsize=512)

@@ -1287,8 +1287,8 @@ PLANTED = [
             ),
             (
                 "workspace grows with the workers",
-                "most_workers=max(1, WORKSPACE // nbytes))",
-                "most_workers=1 << 20)",
+                "return max(1, WORKSPACE // nbytes)",
+                "return 1 << 20",
             ),
         ],
     ),
@@ -1297,34 +1297,14 @@ PLANTED = [
         ON_HOST,
         [
             (
-                "straddling groups interleaved",
-                "np.arange(parts) * entries // parts",
-                "np.arange(parts) % entries",
-            ),
-            (
-                "modulation of the first chunk for all",
-                "enumerate(shifted, start=row_taps.start)",
-                "enumerate(shifted, start=0)",
-            ),
-            (
-                "columns' modulation of the first chunk for all",
-                "modulation[m, taps.start + n]",
-                "modulation[m, n]",
-            ),
-            (
-                "weights of the first columns for all chunks",
-                "matrices[m, :, :, taps]",
-                "matrices[m, :, :, : taps.stop - taps.start]",
+                "weights of the first taps for all slabs",
+                "matrices[(slice(None), slice(None), *slab.taps)]",
+                "matrices[:, :, : slab.pixels.shape[1], : slab.pixels.shape[2]]",
             ),
             (
                 "later rows of taps replace the sum",
-                "np.add(total, product, out=total)",
-                "total[...] = product",
-            ),
-            (
-                "groups of outputs and channels mixed",
-                "by_row = by_group.transpose(3, 0, 1, 4, 2)",
-                "by_row = by_group.transpose(3, 0, 1, 2, 4).reshape(height, groups, -1, width, channels)",
+                "product.reshape(part.shape), slab.has_first_taps",
+                "product.reshape(part.shape), True",
             ),
             ("half precision summed in half", "    dtype = accumulator_dtype(dtype)\n", ""),
             (
@@ -1335,10 +1315,71 @@ PLANTED = [
         ],
     ),
     (
+        "cuvarconv/_cpu/_columns.py",
+        ON_HOST,
+        [
+            (
+                "straddling groups interleaved",
+                "np.arange(parts) * entries // parts",
+                "np.arange(parts) % entries",
+            ),
+            (
+                "modulation of the first taps for all slabs",
+                "modulation[(*slab.taps, *matching",
+                "modulation[(*(slice(part.stop - part.start) for part in slab.taps), *matching",
+            ),
+            (
+                "modulation of the first pixels for all slabs",
+                "(*batch, slice(None), down, across)))]",
+                "(*batch, slice(None), slice(down.stop - down.start), across)))]",
+            ),
+            (
+                "pixels of the first slab for all",
+                "every, every, *where)]",
+                "every, every, *(slice(part.stop - part.start) for part in where))]",
+            ),
+            (
+                "groups of outputs and channels mixed",
+                "by_tap = by_group.transpose(0, 1, 3, 4, 2)",
+                "by_tap = by_group.transpose(0, 1, 2, 3, 4).reshape(groups, -1, height, width, channels)",
+            ),
+            ("rows of taps without their dilation", "(pitch * rows.dilation, *outer", "(pitch, *outer"),
+            ("rows of outputs without their stride", "pitch * rows.stride, step)", "pitch, step)"),
+            (
+                "few outputs, the first for all",
+                "rows = matrix[:, some]",
+                "rows = matrix[:, some if outputs > _FEW else slice(1)]",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/_modulated_adjoint.py",
+        (
+            "tests/test_gradients.py",
+            "tests/test_blocks.py",
+            "-k",
+            "modulated and numpy or gradients_in_blocks",
+        ),
+        [
+            (
+                "d that differs by channel taken as shared",
+                "self.modulation.shape[-3] in (1, len(self.matrices))",
+                "True",
+            ),
+            ("strided rows taken as neighbours", "shared and window.rows.stride == 1", "shared"),
+            ("entries that no output reads are left over", "columns[:, m, ..., below:, :] = 0", "0"),
+            (
+                "outputs of the first slab for all",
+                "first = down.outputs.start + met.start - down.entries.start",
+                "first = down.outputs.start",
+            ),
+        ],
+    ),
+    (
         "cuvarconv/_cpu/_workers.py",
         THREADS,
         [
-            ("one worker too many", "len(blocks), most_workers) - 1", "len(blocks), most_workers)"),
+            ("one worker too many", "min(get_workers(), jobs) - 1 if", "min(get_workers(), jobs) if"),
             (
                 "BLAS stays at one thread",
                 "                _take_control()\n                self._limiter.restore_original_limits()",

@@ -7,6 +7,7 @@ import emulator
 import numpy as np
 import pytest
 import reference
+import reference_gradients
 from test_correlate import MODES, SAME_SIZE, check, correlated, kernels
 from test_host import CALLS
 from test_modulated import check as check_modulated
@@ -147,7 +148,7 @@ def test_second_device(cuda_backend, instantiations):
 # ---- blocks on the host --------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[30, 5])
+@pytest.fixture(params=[(3000, 200, 12), (30, 5, 256), (5, 1, 1)], ids=str)
 def tiny_blocks(request, monkeypatch):
     """Cut small calls on the NumPy backend as large ones are cut: blocks, chunks of taps, halos."""
 
@@ -157,7 +158,8 @@ def tiny_blocks(request, monkeypatch):
 
     cut("_tiles", _SMALL=0)
     cut("correlate", _BLOCK=40, _TILE=60, _AT_ONCE=0)
-    cut("modulated", _BLOCK=request.param, _PACKED=1 << 10)
+    block, slab, terms = request.param
+    cut("_columns", _BLOCK=block, _SLAB=slab, _TERMS=terms, _PACKED=1 << 10)
 
 
 WINDOWS = [
@@ -181,6 +183,20 @@ def test_blocks_have_their_own_pixels_taps_and_kernels(tiny_blocks, mode, keywor
     assert_equal(result, reference.modulated_correlate(x, w, d, **keywords).astype("f4"))
 
 
+@pytest.mark.parametrize("keywords", WINDOWS, ids=str)
+@pytest.mark.parametrize("mode", ["reflect", "constant"])
+@pytest.mark.parametrize("varying", [(2, 1), (4,)], ids=["per sample", "per channel"])
+def test_gradients_in_blocks(tiny_blocks, varying, mode, keywords):
+    outputs = tuple(-(-n // step) for n, step in zip((7, 9), keywords.get("stride", (1, 1)), strict=True))
+    x, w, d = integers((2, 4, 7, 9)), weights(6, 2, (4, 3)), factors((4, 3), (*varying, *outputs))
+    g, keywords = integers((2, 6, *outputs), seed=5), {"mode": mode, "cval": 3.0, "groups": 2, **keywords}
+    expected = reference_gradients.modulated_correlate_vjp(g, x, w, d, **keywords)
+    for result, exact in zip(
+        cuvarconv.modulated_correlate_vjp(g, x, w, d, **keywords), expected, strict=True
+    ):
+        assert_equal(result, exact.astype("f4"))
+
+
 @pytest.mark.parametrize("where", ["input", "weights"])
 def test_no_tap_is_skipped_in_any_block(tiny_blocks, where):
     x, k = np.zeros((5, 6), np.float32), np.zeros((3, 3), np.float32)
@@ -199,7 +215,8 @@ def test_no_more_workers_than_their_memory_allows(monkeypatch, function):
         return store(*arguments)
 
     monkeypatch.setattr(module, "store", watched)
-    monkeypatch.setattr(module, "WORKSPACE", 1)
+    planned = sys.modules["cuvarconv._cpu._columns"] if function[0] == "m" else module
+    monkeypatch.setattr(planned, "WORKSPACE", 1)
     with cuvarconv.set_workers(16):
         getattr(cuvarconv, function)(*CALLS[function]())
     assert threads == {threading.get_ident()}

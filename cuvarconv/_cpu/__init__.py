@@ -82,4 +82,4 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     nbytes = math.prod(shape) * dtype.itemsize
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
     offset = -memory.__array_interface__["data"][0] % _ALIGNMENT
-    return memory[offset : offset + nbytes].view(dtype).reshape(shape)
+    return np.ndarray(shape, dtype, memory, offset)

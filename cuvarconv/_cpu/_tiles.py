@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._axis import CVAL, IndexTable
+from cuvarconv._axis import CVAL, Axis, IndexTable
 from cuvarconv._blocks import tap_chunks
 from cuvarconv._window import Window
 
@@ -88,3 +88,9 @@ def windows(tile: np.ndarray, rows: IndexTable, columns: IndexTable, window: Win
         across * columns.stride,
     )
     return np.ndarray(shape, tile.dtype, tile, strides=strides)
+
+
+def tap_slices(axis: Axis, table: IndexTable) -> Iterator[slice]:
+    """Yield, for each tap, the entries of a gathered tile that its outputs read."""
+    for first in range(0, axis.taps * table.dilation, table.dilation):
+        yield slice(first, first + (axis.length - 1) * table.stride + 1, table.stride)

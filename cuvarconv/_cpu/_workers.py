@@ -6,7 +6,7 @@ import functools
 import operator
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 Block = TypeVar("Block")
+
+# NumPy copies operands to a buffer where two of their rows fit into it, which takes as long as adding them.
+_BUFFER = 512  # numbers
 
 _requested: ContextVar[int | None] = ContextVar("cuvarconv_workers", default=None)
 
@@ -122,11 +125,10 @@ def for_each(
 
     The first exception, Ctrl-C included, stops all of them after the block at hand.
     """
-    helpers = min(get_workers(), len(blocks), most_workers) - 1
+    jobs = min(len(blocks), most_workers)
+    helpers = min(get_workers(), jobs) - 1 if jobs > 1 else 0
     if helpers < 1:
-        with np.errstate(all="ignore"):
-            for block in blocks:
-                function(block)
+        _call_on_all(function, blocks)
         return
     crew = _Crew(function, blocks)
     try:
@@ -141,6 +143,13 @@ def for_each(
         raise crew.errors.pop(0)
 
 
+def _call_on_all(function: Callable[[Block], None], blocks: Iterable[Block]) -> None:
+    with np.errstate(all="ignore"):
+        np.setbufsize(_BUFFER)  # as before after the `with` block
+        for block in blocks:
+            function(block)
+
+
 class _Crew:
     """The threads that share the blocks of one call."""
 
@@ -153,13 +162,15 @@ class _Crew:
 
     def work(self) -> None:
         """Take block after block, until there are none or someone has failed."""
-        with np.errstate(all="ignore"):
-            while True:
-                with self._state:
-                    block = None if self._closed else next(self._pending, None)
-                if block is None:
-                    return
-                self._function(block)
+        _call_on_all(self._function, self._taken())
+
+    def _taken(self) -> Iterator[Any]:
+        while True:
+            with self._state:
+                block = None if self._closed else next(self._pending, None)
+            if block is None:
+                return
+            yield block
 
     def help(self) -> None:
         """Work in a thread of the pool, unless that starts too late."""

@@ -42,11 +42,14 @@ def correlate(
         store(output[where], total)
 
     pieces = blocks(output.shape, _BLOCK)
-    if pieces:
-        first = window.part(*pieces[0][-2:])
-        entries = min(first.rows.entries, _TILE) + min(first.columns.entries, _TILE)
-        nbytes = (2 * _TILE + 4 * _BLOCK) * dtype.itemsize + 5 * 8 * entries
-        for_each(block, pieces, most_workers=max(1, WORKSPACE // nbytes))
+    for_each(block, pieces, most_workers=_most_workers(pieces, window, dtype) if len(pieces) > 1 else 1)
+
+
+def _most_workers(pieces: list[Where], window: Window, dtype: np.dtype) -> int:
+    first = window.part(*pieces[0][-2:])
+    entries = min(first.rows.entries, _TILE) + min(first.columns.entries, _TILE)
+    nbytes = (2 * _TILE + 4 * _BLOCK) * dtype.itemsize + 5 * 8 * entries
+    return max(1, WORKSPACE // nbytes)
 
 
 def _block_sum(

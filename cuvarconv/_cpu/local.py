@@ -7,10 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from cuvarconv._axis import Axis, IndexTable
 from cuvarconv._blocks import Where, tap_chunks
 from cuvarconv._cpu._channels_last import Layout, multiply
-from cuvarconv._cpu._tiles import WORKSPACE, gather, store
+from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_slices
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -65,17 +64,11 @@ def row_tiles(
         chunk = window.taps(row_taps, column_taps)
         rows, columns = chunk.rows.table(), chunk.columns.table()
         tile = layout.by_pixel(gather(planes, rows, columns, window.cval, dtype))
-        for m, down in enumerate(_steps(chunk.rows, rows)):
+        for m, down in enumerate(tap_slices(chunk.rows, rows)):
             yield (
                 row_taps.start + m,
                 [
                     (column_taps.start + n, tile[..., down, across, :, :])
-                    for n, across in enumerate(_steps(chunk.columns, columns))
+                    for n, across in enumerate(tap_slices(chunk.columns, columns))
                 ],
             )
-
-
-def _steps(axis: Axis, table: IndexTable) -> Iterator[slice]:
-    """Yield, for each tap, the entries that its outputs read."""
-    for first in range(0, axis.taps * table.dilation, table.dilation):
-        yield slice(first, first + (axis.length - 1) * table.stride + 1, table.stride)

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._cpu._runs import Term, spread_block
+from cuvarconv._cpu._columns import (
+    Slab,
+    by_group,
+    columns_at_once,
+    modulated,
+    multiply,
+    plan,
+    slabs,
+    tap_matrices,
+)
+from cuvarconv._cpu._modulated_adjoint import Adjoint
+from cuvarconv._cpu._runs import Term, spread_block, spread_tiles
 from cuvarconv._cpu._sums import add_or_assign, sum_blocks
 from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import for_each, serial_blas
-from cuvarconv._cpu.modulated import (
-    by_group,
-    columns_at_once,
-    plan,
-    row_columns,
-    row_matrices,
-    row_pixels,
-)
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
@@ -39,7 +43,7 @@ def modulated_input_gradient(
     as for `modulated_correlate`; `dtype` is the computing dtype.
     """
     dtype = accumulator_dtype(dtype)
-    matrices = row_matrices(weights, groups, dtype)
+    matrices = tap_matrices(weights, groups, dtype)
     channels = output.shape[-3]
 
     def block(where: Where) -> None:
@@ -48,12 +52,17 @@ def modulated_input_gradient(
         planes, every = grad[tuple(batch)], (*batch, slice(None), slice(None), slice(None))
         factors = modulation[(slice(None), slice(None), *matching(modulation, every))]
         total = np.zeros((channels, *target.shape[:-3], *target.shape[-2:]), dtype)
+        images = np.moveaxis(total, 0, -3)
+        adjoint = Adjoint(matrices, planes, factors, dtype)
 
         def row_terms(m: int, i: slice, hull: slice) -> Term:
             row = factors[m][..., i if factors.shape[-2] > 1 else slice(None), :]
-            return _InputTerms(matrices[m], planes[..., i, hull], row, hull.start, dtype)
+            return _InputTerms(matrices[:, :, m], planes[..., i, hull], row, hull.start, dtype)
 
-        spread_block(np.moveaxis(total, 0, -3), window, down, across, row_terms)
+        if adjoint.fits(window):
+            spread_tiles(images, window, down, across, functools.partial(adjoint.tile, images))
+        else:
+            spread_block(images, window, down, across, row_terms)
         store(np.moveaxis(target, -3, 0), total)
 
     pixels, workers = plan(window, channels, grad.shape[-3], dtype)
@@ -82,8 +91,8 @@ class _InputTerms:
             self._taps = range(n, n + self._products.shape[1])
         groups, _, channels, _ = self._products.shape
         products = self._products[:, n - self._taps.start].reshape(groups, channels, *self._images)
-        factor = self._modulation[n][..., j if self._modulation.shape[-1] > 1 else slice(None)]
-        factor = by_group(factor.astype(products.dtype, copy=False).conj(), groups)
+        factor = self._modulation[None, n : n + 1, ..., j if self._modulation.shape[-1] > 1 else slice(None)]
+        factor = by_group(factor.astype(products.dtype, copy=False).conj(), groups)[:, 0, 0]
         shifted = products[..., j.start - self._first : j.stop - self._first]
         parts = shifted.reshape(groups, factor.shape[1], -1, *shifted.shape[2:])  # a view: used only here
         np.multiply(parts, factor, out=parts)
@@ -91,19 +100,25 @@ class _InputTerms:
 
 
 def by_channel(grad: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
-    """Copy (batch…, C_out, H, W) to (groups, C_out/groups, pixels)."""
-    first = np.ascontiguousarray(np.moveaxis(grad, -3, 0), dtype=dtype)
+    """View or copy (batch…, C_out, H, W) as (groups, C_out/groups, pixels)."""
+    first = np.moveaxis(grad, -3, 0).astype(dtype, copy=False)
     return first.reshape(groups, len(first) // groups, -1)
 
 
+def _under(slab: Slab, grad: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
+    """Return the pixels of a slab out of a block (batch…, C_out, H, W), by channel."""
+    *batch, down, across = slab.where
+    return by_channel(grad[(*batch, slice(None), down, across)], groups, dtype)
+
+
 def back_project(matrix: np.ndarray, grad: np.ndarray) -> np.ndarray:
-    """Return Σ_o conj(w[o,n,c]) g[o], (groups, n, C_in/groups, pixels)."""
-    groups, outputs, taps, channels = matrix.shape
-    rows = matrix.astype(grad.dtype, copy=False).conj().reshape(groups, outputs, taps * channels)
+    """Return Σ_o conj(w[o,…,c]) g[o], (groups, …, C_in/groups, pixels)."""
+    groups, outputs, *depth = matrix.shape
+    rows = matrix.astype(grad.dtype, copy=False).conj().reshape(groups, outputs, -1)
     columns = rows.swapaxes(-1, -2)
     # BLAS takes ten times as long as NumPy where there is nothing to sum
     products = columns * grad if outputs == 1 else np.matmul(columns, grad)
-    return products.reshape(groups, taps, channels, grad.shape[-1])
+    return products.reshape(groups, *depth, grad.shape[-1])
 
 
 def modulated_weights_gradient(
@@ -128,11 +143,11 @@ def modulated_weights_gradient(
         *batch, down, across = where
         everywhere = (*batch, slice(None), down, across)
         factors = modulation[(slice(None), slice(None), *matching(modulation, everywhere))]
-        given = by_channel(grad[everywhere], groups, dtype)
         totals = sums.reshape(groups, outputs // groups, *output.shape[1:])
-        part = window.part(down, across)
-        for m, taps, columns in row_columns(input[tuple(batch)], factors, part, groups, dtype):
-            _add_outer(totals[..., m, taps], given, columns.conj(), first)
+        for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype):
+            given = _under(slab, grad[everywhere], groups, dtype)
+            columns = modulated(slab, factors).conj()
+            _add_outer(totals[(..., *slab.taps)], given, columns, first and slab.is_first_in(sums))
 
     pixels, workers = plan(window, input.shape[-3], outputs, dtype)
     sums = output[(..., *(None,) * len(domain))]
@@ -141,15 +156,14 @@ def modulated_weights_gradient(
 
 
 def _add_outer(totals: np.ndarray, given: np.ndarray, columns: np.ndarray, first: bool) -> None:
-    """Add (outputs x pixels) · (pixels x (n, C_in/groups)) per group to (groups, outputs, C_in/groups, n)."""
-    groups, outputs, channels, taps = totals.shape
-    rows = columns.reshape(groups, taps * channels, -1).swapaxes(-1, -2)
-    at_once = columns_at_once(groups * taps * channels)
+    """Add (outputs x pixels) · (pixels x (m, n, C_in/groups)) to (groups, outputs, C_in/groups, m, n)."""
+    groups, outputs, channels, *taps = totals.shape
+    rows = columns.swapaxes(-1, -2)
+    at_once = columns_at_once(groups * rows.shape[-1])
     for begin in range(0, outputs, at_once):
         some = slice(begin, begin + at_once)
-        product = np.matmul(given[:, some], rows)
-        product = product.reshape(groups, -1, taps, channels).swapaxes(-1, -2)
-        add_or_assign(totals[:, some], product, first)
+        product = multiply(given[:, some], rows).reshape(groups, -1, *taps, channels)
+        add_or_assign(totals[:, some], np.moveaxis(product, -1, 2), first)
 
 
 def modulated_modulation_gradient(
@@ -168,22 +182,20 @@ def modulated_modulation_gradient(
     the others are as for `modulated_input_gradient`.
     """
     dtype = accumulator_dtype(dtype)
-    matrices = row_matrices(weights, groups, dtype)
-    entries = output.shape[-3]
+    matrices = tap_matrices(weights, groups, dtype)
 
     def add(sums: np.ndarray, where: Where, first: bool) -> None:
         *batch, down, across = where
         part = window.part(down, across)
-        given = by_channel(grad[(*batch, slice(None), down, across)], groups, dtype)
-        shared = tuple(axis for axis, length in enumerate(sums.shape[2:]) if length == 1)
-        for row_taps, taps, shifted in row_pixels(input[tuple(batch)], part, groups, dtype):
-            for m, row in enumerate(shifted, start=row_taps.start):
-                products = back_project(matrices[m, :, :, taps], given)
-                for n, pixels in enumerate(row):
-                    values = _sum_channels(products[:, n].reshape(pixels.shape), pixels, entries)
-                    if shared:
-                        values = np.add.reduce(values, axis=shared, keepdims=True)
-                    add_or_assign(sums[m, taps.start + n], values, first)
+        planes = grad[(*batch, slice(None), down, across)]
+        for slab in slabs(input[tuple(batch)], part, groups, dtype):
+            products = back_project(
+                matrices[(slice(None), slice(None), *slab.taps)], _under(slab, planes, groups, dtype)
+            )
+            target = sums[(*slab.taps, slice(None), *matching(sums, slab.where))]
+            _add_values(
+                target, products.reshape(slab.pixels.shape), slab.pixels, first and slab.is_first_in(sums)
+            )
 
     pixels, workers = plan(window, input.shape[-3], grad.shape[-3], dtype)
     sums = np.moveaxis(output, -3, 2)
@@ -192,16 +204,33 @@ def modulated_modulation_gradient(
         sum_blocks(sums, domain, add, block=pixels, dtype=dtype, most_workers=workers)
 
 
-def _sum_channels(products: np.ndarray, pixels: np.ndarray, entries: int) -> np.ndarray:
-    """Return Σ conj(x)·products over the channels of each entry, (entries, batch…, H, W), spoiling them."""
-    groups, channels, *images = products.shape
-    parts = math.lcm(groups, entries)  # groups of channels that lie within one group and one entry
-    split = (groups, parts // groups, groups * channels // parts, *images)
+def _add_values(target: np.ndarray, products: np.ndarray, pixels: np.ndarray, first: bool) -> None:
+    """Add conj(x)·products, (groups, m, n, channels, batch…, H, W), to (m, n, entries, batch…, H, W).
+
+    They are summed over the channels of each entry, and over the axes where the target has length 1.
+    """
+    groups, height, width, channels, *images = products.shape
+    entries = target.shape[2]
+    parts = math.lcm(groups, entries) // groups  # that each lie within one group and one entry
+    split = (groups, height, width, parts, channels // parts, *images)
     products, pixels = products.reshape(split), pixels.conj().reshape(split)
-    if split[2] == 1:
-        sums = np.multiply(products, pixels, out=products)
-    else:
-        sums = np.einsum("gpc...,gpc...->gp...", products, pixels)
-    if parts == entries:
-        return sums.reshape(entries, *images)
-    return np.add.reduce(sums.reshape(entries, parts // entries, *images), axis=1)
+    aligned, shared = groups * parts == entries, list(target.shape[3:]) != images
+    if first and aligned and not shared:
+        by_part = target.reshape(height, width, groups, parts, *images)
+        _sum_channels(products, pixels, np.moveaxis(by_part, 2, 0))
+        return
+    values = _sum_channels(products, pixels, np.empty((*split[:4], *images), products.dtype))
+    values = np.moveaxis(values, 0, 2).reshape(height, width, groups * parts, *images)
+    if not aligned:
+        values = np.add.reduce(values.reshape(height, width, entries, -1, *images), axis=3)
+    if shared:
+        axes = tuple(axis for axis in range(3, values.ndim) if target.shape[axis] == 1)
+        values = np.add.reduce(values, axis=axes, keepdims=True)
+    add_or_assign(target, values, first)
+
+
+def _sum_channels(products: np.ndarray, pixels: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Write Σ_c x·products for (groups, m, n, parts, c, batch…, H, W)."""
+    if products.shape[4] == 1:
+        return np.multiply(products[:, :, :, :, 0], pixels[:, :, :, :, 0], out=out)
+    return np.einsum("gmnpc...,gmnpc...->gmnp...", products, pixels, out=out)

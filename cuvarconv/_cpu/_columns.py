@@ -1,0 +1,144 @@
+"""Modulated columns, d·x under every tap, a slab of pixels at a time, and matrix products with them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuvarconv._blocks import Where, blocks, matching, tap_chunks
+from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_slices
+from cuvarconv._window import Window
+
+_BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one block, or of one matrix
+_PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
+_MOST = 1 << 17  # outputs per channel in one block
+_SLAB = 1 << 19  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
+_TERMS = 256  # that one matrix product sums up, unless a single row of taps has more
+_FEW = 3  # rows of a matrix that BLAS multiplies faster one by one
+
+
+def plan(window: Window, channels: int, outputs: int, dtype: np.dtype) -> tuple[int, int]:
+    """Return how many pixels go together, to stay in the cache, and how many blocks may be in progress."""
+    per_pixel = (window.columns.taps + 2) * channels + 2 * outputs
+    pixels = min(max(_BLOCK // per_pixel, 1), _MOST)
+    nbytes = 2 * max(_BLOCK, pixels * per_pixel) * dtype.itemsize
+    return pixels, max(1, (WORKSPACE - _PACKED) // nbytes)
+
+
+def columns_at_once(elements: int) -> int:
+    """Return how many taps of a row go together if the columns of one have as many `elements`."""
+    return max(1, 2 * _BLOCK // elements)
+
+
+def tap_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
+    """Order the weights by tap: (groups, C_out/groups, kh, kw, C_in/groups)."""
+    outputs, channels, height, width = weights.shape
+    by_group = weights.reshape(groups, outputs // groups, channels, height, width)
+    by_tap = by_group.transpose(0, 1, 3, 4, 2)
+    small = by_tap.size * dtype.itemsize <= _PACKED
+    return np.ascontiguousarray(by_tap, dtype=dtype) if small else by_tap
+
+
+def by_group(modulation: np.ndarray, groups: int) -> np.ndarray:
+    """View (kh, kw, batch…, G, H, W) as (group, kh, kw, part of it, 1, batch…, H, W), to meet the pixels."""
+    first = np.moveaxis(modulation, -3, 0)
+    entries = len(first)
+    if entries == 1:
+        return first[:, :, :, None, None]
+    parts = math.lcm(groups, entries)
+    if parts != entries:  # the modulation's groups straddle those of the weights
+        first = first[np.arange(parts) * entries // parts]
+    split = first.reshape(groups, parts // groups, 1, *first.shape[1:])
+    return np.moveaxis(split, (3, 4), (1, 2))
+
+
+@dataclass(frozen=True)
+class Slab:
+    """Some pixels of a block under some taps: (groups, m, n, C_in/groups, batch…, H, W)."""
+
+    taps: tuple[slice, slice]
+    where: Where  # in the block, (batch…, rows, columns)
+    pixels: np.ndarray
+
+    @property
+    def has_first_taps(self) -> bool:
+        """Whether no slab of these pixels came before."""
+        return self.taps[0].start == self.taps[1].start == 0
+
+    def is_first_in(self, sums: np.ndarray) -> bool:
+        """Whether no slab under these taps came before whose pixels belong to the same sums, (…, *images)."""
+        lengths = sums.shape[sums.ndim - len(self.where) :]
+        return all(part.start == 0 for part, length in zip(self.where, lengths, strict=True) if length == 1)
+
+
+def slabs(planes: np.ndarray, window: Window, groups: int, dtype: np.dtype) -> Iterator[Slab]:
+    """Yield all pixels of a block (batch…, C_in, H, W) under all taps."""
+    images = (*planes.shape[:-3], *window.output_shape)
+    channels = planes.shape[-3] // groups
+    most = columns_at_once(groups * channels * math.prod(images))
+    for row_taps, column_taps in tap_chunks(
+        window, planes[..., 0, 0].size, _BLOCK, most_columns=most, apart=True
+    ):
+        shifted = _shifted(planes, window.taps(row_taps, column_taps), groups, dtype)
+        height, width = shifted.shape[1:3]
+        together = rows_together(groups, width * channels)
+        for where in blocks(images, pixels_together(groups * min(together, height) * width * channels)):
+            for m in range(0, height, together):
+                some = slice(row_taps.start + m, min(row_taps.start + m + together, row_taps.stop))
+                every = slice(None)
+                pixels = shifted[(every, slice(m, m + together), every, every, *where)]
+                yield Slab((some, column_taps), where, pixels)
+
+
+def rows_together(groups: int, terms: int) -> int:
+    """Return how many rows of taps one matrix product sums up if each has so many terms per group."""
+    return max(1, min(_TERMS, _SLAB // groups) // terms)
+
+
+def pixels_together(terms: int) -> int:
+    """Return how many pixels go together if each has so many terms."""
+    return max(1, _SLAB // terms)
+
+
+def _shifted(planes: np.ndarray, window: Window, groups: int, dtype: np.dtype) -> np.ndarray:
+    """Copy the pixels once per column of taps: (groups, kh, kw, C_in/groups, batch…, H_out, W_out).
+
+    Under a tap the rows of a plane then follow each other, so that NumPy works on them in one go.
+    """
+    rows, columns = window.rows.table(), window.columns.table()
+    tile = np.moveaxis(gather(planes, rows, columns, window.cval, dtype), -3, 0)
+    copies = np.empty((window.columns.taps, *tile.shape[:-1], window.columns.length), dtype)
+    for copy, across in zip(copies, tap_slices(window.columns, columns), strict=True):
+        np.copyto(copy, tile[..., across])
+    *outer, pitch, step = copies.strides
+    shape = (window.rows.taps, *copies.shape[:-2], *window.output_shape)
+    strides = (pitch * rows.dilation, *outer, pitch * rows.stride, step)
+    by_tap = np.ndarray(shape, dtype, copies, strides=strides)
+    return np.moveaxis(by_tap.reshape(*shape[:2], groups, -1, *shape[3:]), 2, 0)
+
+
+def modulated(slab: Slab, modulation: np.ndarray) -> np.ndarray:
+    """Return the columns of a slab, (groups, (m, n, C_in/groups), pixels); `modulation` is the block's."""
+    groups, height, width, channels, *images = slab.pixels.shape
+    *batch, down, across = slab.where
+    some = modulation[(*slab.taps, *matching(modulation, (*batch, slice(None), down, across)))]
+    factor = by_group(some.astype(slab.pixels.dtype, copy=False), groups)
+    parts = factor.shape[3]
+    columns = np.empty((groups, height, width, parts, channels // parts, *images), slab.pixels.dtype)
+    np.multiply(slab.pixels.reshape(columns.shape), factor, out=columns)
+    return columns.reshape(groups, height * width * channels, -1)
+
+
+def multiply(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return (groups, outputs, …) · (groups, K, pixels), the last axes of the matrix being K together."""
+    groups, outputs, *depth = matrix.shape
+    product = np.empty((groups, outputs, columns.shape[-1]), columns.dtype)
+    at_once = 1 if outputs <= _FEW else max(1, _BLOCK // (groups * math.prod(depth)))
+    for first in range(0, outputs, at_once):
+        some = slice(first, first + at_once)
+        rows = matrix[:, some].astype(columns.dtype, copy=False)
+        np.matmul(rows.reshape(*rows.shape[:2], -1), columns, out=product[:, some])
+    return product

@@ -1,0 +1,94 @@
+"""What outputs send back to pixels that they read: Σ conj(w[o,c,m,n] d[m,n,i,j]) g[o,i,j] over o, m, n."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from cuvarconv._blocks import matching
+from cuvarconv._cpu._columns import by_group, multiply, pixels_together, rows_together
+from cuvarconv._cpu._runs import Reach, Run, zeros_like
+from cuvarconv._window import Window
+
+
+@dataclass(frozen=True)
+class Adjoint:
+    """One matrix product per column of taps and slab of rows of a block, over columns conj(d)·g.
+
+    `matrices` is (groups, C_out/groups, kh, kw, C_in/groups), `grad` (batch…, C_out, H, W), `modulation`
+    (kh, kw, batch…, G, H, W).
+    """
+
+    matrices: np.ndarray
+    grad: np.ndarray
+    modulation: np.ndarray
+    dtype: np.dtype
+
+    def fits(self, window: Window) -> bool:
+        """Whether the channels of a group share d, and no row of entries is skipped by a row of taps."""
+        shared = self.modulation.shape[-3] in (1, len(self.matrices))
+        return shared and window.rows.stride == 1 and not window.rows.shorter_by_tap
+
+    def tile(self, total: np.ndarray, rows: Run, columns: Run) -> np.ndarray:
+        """Return what is sent to runs of entries, (batch…, C_in, rows, columns)."""
+        tile = zeros_like(total, rows.length, columns.length)
+        groups, outputs = self.matrices.shape[:2]
+        widest = max(across.outputs.stop - across.outputs.start for across in columns.reaches)
+        per_row = tile[..., 0, 0, 0].size * widest * groups * outputs
+        together = min(rows_together(groups, outputs), pixels_together(per_row))
+        height = pixels_together(per_row * min(together, len(rows.reaches)))
+        for first in range(0, rows.length, height):
+            entries = slice(first, min(first + height, rows.length))
+            met = [down for down in rows.reaches if _meet(down.entries, entries)]
+            for at in range(0, len(met), together):
+                for across in columns.reaches:
+                    part = tile[..., entries, across.entries]
+                    np.add(part, self._product(met[at : at + together], across, entries), out=part)
+        return tile
+
+    def _product(self, reaches: list[Reach], across: Reach, entries: slice) -> np.ndarray:
+        """Return what some taps of a column send to rows of entries, (batch…, C_in, rows, columns)."""
+        taps = slice(reaches[0].tap, reaches[-1].tap + 1)
+        matrix = self.matrices[:, :, taps, across.tap].conj().transpose(0, 3, 2, 1)
+        columns = self._columns(reaches, across, entries)
+        product = multiply(matrix, columns.reshape(*columns.shape[:1], -1, math.prod(columns.shape[3:])))
+        return np.moveaxis(product.reshape(-1, *columns.shape[3:]), 0, -3)
+
+    def _columns(self, reaches: list[Reach], across: Reach, entries: slice) -> np.ndarray:
+        """Return conj(d)·g where outputs read the entries, else 0.
+
+        The shape is (groups, m, C_out/groups, batch…, rows, columns).
+        """
+        groups, outputs, *batch = self._sent.shape[:-2]
+        j, height = across.outputs, entries.stop - entries.start
+        columns = np.empty((groups, len(reaches), outputs, *batch, height, j.stop - j.start), self.dtype)
+        for m, down in enumerate(reaches):
+            met = _meet(down.entries, entries)
+            first = down.outputs.start + met.start - down.entries.start
+            i = slice(first, first + len(met))
+            rows, line = matching(self.modulation, (i, j))
+            factors = self._factors[:, down.tap, across.tap, 0, ..., rows, line]
+            factors = factors.astype(self.dtype, copy=False).conj()
+            above, below = met.start - entries.start, met.stop - entries.start
+            columns[:, m, ..., :above, :] = columns[:, m, ..., below:, :] = 0
+            target = columns[:, m, ..., above:below, :]
+            np.multiply(self._sent[..., i, j].astype(self.dtype, copy=False), factors, out=target)
+        return columns
+
+    @cached_property
+    def _sent(self) -> np.ndarray:
+        """The incoming gradient as (groups, C_out/groups, batch…, H_out, W_out)."""
+        first = np.moveaxis(self.grad, -3, 0)
+        return first.reshape(*self.matrices.shape[:2], *first.shape[1:])
+
+    @cached_property
+    def _factors(self) -> np.ndarray:
+        """The modulation as (groups or 1, kh, kw, 1, 1, batch…, H_out, W_out)."""
+        return by_group(self.modulation, len(self.matrices))
+
+
+def _meet(one: slice, other: slice) -> range:
+    return range(max(one.start, other.start), min(one.stop, other.stop))
