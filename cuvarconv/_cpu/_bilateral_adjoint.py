@@ -9,10 +9,12 @@ import numpy as np
 
 from cuvarconv._axis import Axis
 from cuvarconv._cpu._likeness import Block, Tap, Widths, cut
-from cuvarconv._cpu._pairs import Pairs, Tile, pair_rows
+from cuvarconv._cpu._lines import Lines, as_real
+from cuvarconv._cpu._moments import RowSum, Sums, moments
+from cuvarconv._cpu._pairs import Pairs, PairSums, Tile, walk
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu._tiles import gather
-from cuvarconv._cpu.bilateral import Filter, RowSum, Sums, weighted_sums
+from cuvarconv._cpu.bilateral import Filter, batch_part
 from cuvarconv._window import Window
 
 _PAIRED = 1 << 13  # values under one window
@@ -33,8 +35,9 @@ class Adjoint:
         channels = self.image * planes.shape[-3] + self.guide * features.shape[-3]
         size = down.stop - down.start, across.stop - across.start
         dtype = self.filter.dtype if self.image else self.filter.real
-        total = np.zeros((*planes.shape[:-3], channels, *size), dtype)
-        paired = self._paired
+        paired = self._paired(batch, planes, features)
+        outer = (features if paired and not self.image else planes).shape[:-3]
+        total = np.zeros((*outer, channels, *size), dtype)
 
         def tile_of(rows: Run, columns: Run) -> np.ndarray:
             image, guide = (_paired_tile if paired else _mapped_tile)(self, batch, rows, columns)
@@ -45,17 +48,17 @@ class Adjoint:
         spread_tiles(total, self.filter.window, down, across, tile_of)
         return total
 
-    @property
-    def _paired(self) -> bool:
+    def _paired(self, batch: list[slice], planes: np.ndarray, features: np.ndarray) -> bool:
         """Whether pairs share their weight, and there is room for a tile of them."""
         some = self.filter
-        if some.sigma_spatial.size != 1 or some.sigma_range.shape[-2:] != (1, 1):
+        sigmas = (some.sigma_spatial, some.sigma_range)
+        parts = [sigma[batch_part(sigma, batch)] for sigma in sigmas]
+        if any(part.size != 1 for part in parts):
             return False
-        widths = Widths.of(some.sigma_spatial, some.sigma_range, some.radius, some.truncate, some.real)
-        # of a part of a map the window may reach farther than its σ
-        shared, moving = widths.shared, not widths.still.any()
-        channels = some.input.shape[-3] + some.guide.shape[-3]
-        return bool(shared and moving and channels * (2 * some.radius + 1) ** 2 <= _PAIRED)
+        widths = Widths.of(*parts, some.radius, some.truncate, some.real)
+        channels = planes[..., 0, 0].size + features[..., 0, 0].size
+        fits = channels * (2 * some.radius + 1) ** 2 <= _PAIRED
+        return bool(widths.shared and not widths.still.any() and fits)
 
     def gradient(self, batch: list[slice], down: slice, across: slice, dtype: np.dtype) -> np.ndarray:
         """Return g of a block of outputs."""
@@ -77,39 +80,88 @@ def _paired_tile(
     """Return what a run of entries is sent, and what it gathers itself as the centre of windows."""
     some, radius = adjoint.filter, adjoint.filter.radius
     block = some.block((*batch, rows.hull, columns.hull))
-    (sums,) = weighted_sums(block)
-    shares = adjoint.gradient(batch, rows.hull, columns.hull, block.dtype) / block.picture(sums.norm)
-    mean = block.picture(sums.mean())
-    tile = Tile(rows.length, columns.length, radius)
+    filtered = moments(block, paired=True, mean=adjoint.guide)
     window = Window(
         _around(some.window.rows, rows, radius),
         _around(some.window.columns, columns, radius),
         some.window.cval,
     )
-    tables = window.rows.table(), window.columns.table()
-    features = tile.flat(gather(block.features, *tables, window.cval, block.real))
-    pixels = features
-    if block.planes is not block.features:
-        pixels = tile.flat(gather(block.planes, *tables, window.cval, block.dtype))
-    shares, mean = (_placed(values, tile, rows, columns) for values in (shares, mean))
-    own = tile.shifted(features) - tile.shifted(features) + 1  # NaN where it is not finite
-    weight = np.multiply.reduce(own, axis=-3, keepdims=True)
-    image = RowSum((*shares.shape[:-1], tile.length), block.dtype)
-    image.row += tile.shifted(shares) * weight
-    guide = RowSum((*shares.shape[:-3], features.shape[-3], 1, tile.length), block.real)
-    guide.row += own - 1
-    sharpness = block.widths.sharpness
-    falloff = float(block.widths.falloff.reshape(()))
-    for row in pair_rows(features, tile, sharpness, falloff, keep=adjoint.guide):
-        for pairs in row:
-            if adjoint.image:
-                _send(image.row, pairs, shares, tile)
-            if adjoint.guide:
-                _pull(guide.row, pairs, shares, mean, pixels, tile)
-        image.end_row()
-        guide.end_row()
-    slope = guide.total * (2 * sharpness[..., None, :, :])
-    return tile.picture(image.total), tile.picture(slope)
+    lines = Lines.of(block, window, rows.length, columns.length)
+    shares = adjoint.gradient(batch, rows.hull, columns.hull, lines.dtype) / filtered.norm
+    line = lines.tile.flat(as_real(_placed(shares, lines.tile, rows, columns)))
+    image = _Sent(lines, line) if adjoint.image else None
+    guide = None
+    if adjoint.guide:
+        apart = _inner(shares, block.centres() - filtered.mean)[..., None, :, :]
+        placed = lines.tile.flat(_placed(apart, lines.tile, rows, columns))
+        guide = _Pulled(lines, line, np.add.reduce(placed, axis=0, keepdims=True))
+    scratch = 1 + len(lines.likeness.features)
+    for pairs in walk(lines.tile, lines.likeness, scratch + 2 * len(line)):
+        for each in (guide, image):
+            if each is not None:
+                each.add(pairs, scratch)
+    return tuple(np.empty(0) if each is None else each.total() for each in (image, guide))
+
+
+class _Sent:
+    """What each pixel is sent by its pairs, Σ w g/D."""
+
+    def __init__(self, lines: Lines, shares: np.ndarray) -> None:
+        self._lines, self._shares = lines, shares
+        self._sums = PairSums(len(shares), lines.tile, shares.dtype)
+
+    def add(self, pairs: Pairs, scratch: int) -> None:
+        """Add some pairs; planes from `scratch` on are free."""
+        channels = len(self._shares)
+        first, second = slice(scratch, scratch + channels), slice(scratch + channels, scratch + 2 * channels)
+        planes = pairs.stack.planes
+        np.multiply(pairs.seconds(self._shares), planes[0], out=planes[first])
+        np.multiply(pairs.firsts(self._shares), planes[0], out=planes[second])
+        pairs.add(self._sums, pairs.row.place, first, second)
+
+    def total(self) -> np.ndarray:
+        """Return the sums, with what pixels send to themselves."""
+        lines = self._lines
+        return lines.values(self._sums.both(slice(None))) + lines.values(self._shares) * (1 + lines.alike())
+
+
+class _Pulled:
+    """How the features of each pixel are drawn to, or away from, those of its pairs.
+
+    Both weights of a pair draw: e[p,q] + e[q,p] = w ((x(q) − x(p)) (g(p)/D(p) − g(q)/D(q)) + a(p) + a(q))
+    with a = (x − y) g/D.
+    """
+
+    def __init__(self, lines: Lines, shares: np.ndarray, apart: np.ndarray) -> None:
+        self._lines, self._shares = lines, shares
+        self._apart = apart * apart.dtype.type(lines.unit)
+        self._features = len(lines.likeness.features)
+        self._sums = PairSums(self._features, lines.tile, shares.dtype)
+
+    def add(self, pairs: Pairs, scratch: int) -> None:
+        """Add some pairs; planes from `scratch` on are free."""
+        planes, pixels, shares = pairs.stack.planes, self._lines.pixels, self._shares
+        differences = slice(1, 1 + self._features)
+        products, others = np.split(planes[scratch : scratch + 2 * len(shares)], 2)
+        rise = planes[differences]
+        if self._lines.joint:
+            rise = np.subtract(pairs.seconds(pixels), pairs.firsts(pixels), out=others)
+        np.subtract(pairs.firsts(shares), pairs.seconds(shares), out=products)
+        np.multiply(products, rise, out=products)
+        slope = products[0] if len(shares) == 1 else np.add.reduce(products, axis=0, out=others[0])
+        slope += pairs.firsts(self._apart)[0]
+        slope += pairs.seconds(self._apart)[0]
+        slope *= planes[0]
+        np.multiply(planes[differences], slope, out=planes[differences])
+        pairs.add(self._sums, pairs.row.place, differences, differences)
+
+    def total(self) -> np.ndarray:
+        """Return the gradient in the features."""
+        lines, likeness = self._lines, self._lines.likeness
+        scale = 2 * likeness.sharpness * likeness.unit / lines.unit
+        total = lines.of_features(self._sums.apart(slice(None)))
+        total *= total.dtype.type(min(scale, float(np.finfo(total.dtype).max)))
+        return total + lines.alike()
 
 
 def _around(axis: Axis, run: Run, radius: int) -> Axis:
@@ -119,31 +171,11 @@ def _around(axis: Axis, run: Run, radius: int) -> Axis:
 
 
 def _placed(values: np.ndarray, tile: Tile, rows: Run, columns: Run) -> np.ndarray:
-    """Lay outputs at their centres in a flat tile, 0 where there are none."""
-    height, width = tile.height + 2 * tile.radius, tile.row
-    placed = np.zeros((*values.shape[:-2], height, width), values.dtype)
+    """Lay outputs at their centres in a tile with its margin, 0 where there are none."""
+    placed = np.zeros((*values.shape[:-2], tile.height + 2 * tile.radius, tile.row), values.dtype)
     top, left = (run.hull.start + 2 * tile.radius - run.first for run in (rows, columns))
     placed[..., top : top + values.shape[-2], left : left + values.shape[-1]] = values
-    return tile.flat(placed)
-
-
-def _send(total: np.ndarray, pairs: Pairs, shares: np.ndarray, tile: Tile) -> None:
-    for shift, part in ((pairs.shift, pairs.as_first), (-pairs.shift, pairs.as_second)):
-        total += tile.shifted(shares, shift) * part(pairs.weights)[..., None, :, :]
-
-
-def _pull(
-    total: np.ndarray, pairs: Pairs, shares: np.ndarray, mean: np.ndarray, pixels: np.ndarray, tile: Tile
-) -> None:
-    """Add what both weights of each pair pull its two pixels together or apart."""
-    start, stop = tile.first - pairs.shift, tile.first + tile.length
-    first, second = slice(start, stop), slice(start + pairs.shift, stop + pairs.shift)
-    slope = _inner(shares[..., first], pixels[..., second] - mean[..., first])
-    slope += _inner(shares[..., second], pixels[..., first] - mean[..., second])
-    slope *= pairs.weights
-    pull = pairs.differences * slope[..., None, :, :]
-    total += pairs.as_first(pull)
-    total -= pairs.as_second(pull)
+    return placed
 
 
 # ---- maps: each output has weights of its own
@@ -199,15 +231,15 @@ class _Outputs:
     @classmethod
     def of(cls, adjoint: Adjoint, batch: list[slice], down: slice, across: slice) -> _Outputs:
         """Filter a block."""
-        some = adjoint.filter.block((*batch, down, across), moving=True)
-        block = Block(some.planes, some.features, some.window, some.widths, some.dtype)
+        block = adjoint.filter.block((*batch, down, across), moving=True)
+        widths = block.widths
         grad = adjoint.gradient(batch, down, across, block.dtype)
         sums, apart, drawn = _draw_all(block, grad, guide=adjoint.guide)
         shares, mean = grad / sums.norm, sums.mean()
-        sharpness = np.minimum(2 * some.widths.sharpness[..., None, :, :], np.finfo(block.real).max)
+        sharpness = np.minimum(2 * widths.sharpness[..., None, :, :], np.finfo(block.real).max)
         drawn -= _inner(grad, mean)[..., None, :, :] * apart
         drawn = drawn / sums.norm * sharpness
-        drawn = np.where(some.widths.still[..., None, :, :], 0, drawn)
+        drawn = np.where(widths.still[..., None, :, :], 0, drawn)
         return cls(block, grad, shares, mean, sharpness, drawn)
 
     def draw(self, tap: Tap, where: tuple[slice, slice]) -> np.ndarray:
