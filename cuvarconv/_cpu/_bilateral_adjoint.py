@@ -9,9 +9,9 @@ import numpy as np
 
 from cuvarconv._axis import Axis
 from cuvarconv._cpu._likeness import Block, Tap, Widths, cut
-from cuvarconv._cpu._lines import Lines, as_real
-from cuvarconv._cpu._moments import RowSum, Sums, moments
-from cuvarconv._cpu._pairs import Pairs, PairSums, Tile, walk
+from cuvarconv._cpu._lines import Lines, as_real, limited
+from cuvarconv._cpu._moments import RowSum, Sums
+from cuvarconv._cpu._pairs import Pairs, PairSums, Tile, Walk
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu._tiles import gather
 from cuvarconv._cpu.bilateral import Filter, batch_part
@@ -61,8 +61,9 @@ class Adjoint:
         return bool(widths.shared and not widths.still.any() and fits)
 
     def gradient(self, batch: list[slice], down: slice, across: slice, dtype: np.dtype) -> np.ndarray:
-        """Return g of a block of outputs."""
-        return self.grad[(*batch, slice(None), down, across)].astype(dtype, copy=False)
+        """Return g of a block of outputs, the real part for a real dtype."""
+        part = self.grad[(*batch, slice(None), down, across)]
+        return (part if dtype.kind == "c" else part.real).astype(dtype, copy=False)
 
 
 def _inner(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -80,70 +81,104 @@ def _paired_tile(
     """Return what a run of entries is sent, and what it gathers itself as the centre of windows."""
     some, radius = adjoint.filter, adjoint.filter.radius
     block = some.block((*batch, rows.hull, columns.hull))
-    filtered = moments(block, paired=True, mean=adjoint.guide)
-    window = Window(
-        _around(some.window.rows, rows, radius),
-        _around(some.window.columns, columns, radius),
-        some.window.cval,
+    axes = (
+        _around(axis, run, 2 * radius)
+        for axis, run in ((some.window.rows, rows), (some.window.columns, columns))
     )
-    lines = Lines.of(block, window, rows.length, columns.length)
-    shares = adjoint.gradient(batch, rows.hull, columns.hull, lines.dtype) / filtered.norm
-    line = lines.tile.flat(as_real(_placed(shares, lines.tile, rows, columns)))
-    image = _Sent(lines, line) if adjoint.image else None
-    guide = None
-    if adjoint.guide:
-        apart = _inner(shares, block.centres() - filtered.mean)[..., None, :, :]
-        placed = lines.tile.flat(_placed(apart, lines.tile, rows, columns))
-        guide = _Pulled(lines, line, np.add.reduce(placed, axis=0, keepdims=True))
-    scratch = 1 + len(lines.likeness.features)
-    for pairs in walk(lines.tile, lines.likeness, scratch + 2 * len(line)):
-        for each in (guide, image):
-            if each is not None:
-                each.add(pairs, scratch)
-    return tuple(np.empty(0) if each is None else each.total() for each in (image, guide))
+    lines = Lines.of(
+        block, Window(*axes, some.window.cval), rows.length + 2 * radius, columns.length + 2 * radius
+    )
+    grad = adjoint.gradient(batch, rows.hull, columns.hull, lines.dtype)
+    shares = _Shares(lines, grad, rows, columns, mean=adjoint.guide)
+    image = _Sent(lines, shares) if adjoint.image else None
+    guide = _Pulled(lines, shares) if adjoint.guide else None
+    scratch = 1 + adjoint.guide * len(lines.likeness.features)  # planes from there on are free
+    walk = Walk(lines.tile, lines.likeness, scratch + 2 * len(shares.line), twice=True)
+    for ahead in range(len(walk.strips) + walk.lag):
+        if ahead < len(walk.strips):
+            for pairs in walk.pairs(ahead):
+                shares.add(pairs)
+            shares.divide(walk.end(ahead))
+        if ahead >= walk.lag:  # all shares are there
+            for pairs in walk.again(ahead - walk.lag, differences=adjoint.guide):
+                for each in (guide, image):
+                    if each is not None:
+                        each.add(pairs, scratch)
+    inner = ..., slice(radius, radius + rows.length), slice(radius, radius + columns.length)
+    return tuple(np.empty(0) if each is None else each.total()[inner] for each in (image, guide))
+
+
+class _Shares:
+    """The shares g/D of the outputs in line, and a = Σ (x − y) g/D, as D and y become known."""
+
+    def __init__(self, lines: Lines, grad: np.ndarray, rows: Run, columns: Run, *, mean: bool) -> None:
+        tile = lines.tile
+        self._lines, self._mean = lines, mean
+        placed = _placed(grad, tile, rows, columns)
+        self._outputs = tile.flat(_placed(np.ones_like(grad, bool), tile, rows, columns))
+        self.line = tile.flat(as_real(placed))
+        self.apart = np.zeros_like(lines.likeness.features[:1])
+        self._sums = PairSums(1 + mean * len(lines.pixels), tile, self.line.dtype)
+        self._done = 0
+
+    def add(self, pairs: Pairs) -> None:
+        """Add pairs to the sums of the filter."""
+        planes = self._lines.rises(pairs) if self._mean else pairs.stack.planes[:1]
+        every = slice(len(planes))
+        np.multiply(planes[1:], planes[0], out=planes[1:])
+        pairs.add(self._sums, pairs.row.place, every, every)
+
+    def divide(self, end: int) -> None:
+        """Finish the shares of all pixels before `end`."""
+        where = slice(self._done, end)
+        norm = self._sums.both(slice(1), where) + (1 + self._lines.alike(where))
+        shares = self.line[:, where]
+        shares /= norm
+        np.copyto(shares, 0, where=~self._outputs[:, where])
+        if self._mean:
+            drift = self._sums.apart(slice(1, None), where) / norm
+            np.add.reduce(drift * -shares, axis=0, keepdims=True, out=self.apart[:, where])
+        self._done = end
 
 
 class _Sent:
     """What each pixel is sent by its pairs, Σ w g/D."""
 
-    def __init__(self, lines: Lines, shares: np.ndarray) -> None:
-        self._lines, self._shares = lines, shares
-        self._sums = PairSums(len(shares), lines.tile, shares.dtype)
+    def __init__(self, lines: Lines, shares: _Shares) -> None:
+        self._lines, self._shares = lines, shares.line
+        self._sums = PairSums(len(self._shares), lines.tile, self._shares.dtype)
 
     def add(self, pairs: Pairs, scratch: int) -> None:
-        """Add some pairs; planes from `scratch` on are free."""
-        channels = len(self._shares)
+        """Add some pairs."""
+        planes, channels = pairs.stack.planes, len(self._shares)
         first, second = slice(scratch, scratch + channels), slice(scratch + channels, scratch + 2 * channels)
-        planes = pairs.stack.planes
-        np.multiply(pairs.seconds(self._shares), planes[0], out=planes[first])
-        np.multiply(pairs.firsts(self._shares), planes[0], out=planes[second])
+        np.multiply(pairs.seconds(self._shares), pairs.weights, out=planes[first])
+        np.multiply(pairs.firsts(self._shares), pairs.weights, out=planes[second])
         pairs.add(self._sums, pairs.row.place, first, second)
 
     def total(self) -> np.ndarray:
         """Return the sums, with what pixels send to themselves."""
-        lines = self._lines
-        return lines.values(self._sums.both(slice(None))) + lines.values(self._shares) * (1 + lines.alike())
+        pixels = slice(self._lines.tile.pixels)
+        own = self._shares[:, pixels] * (1 + self._lines.alike(pixels))
+        return self._lines.values(self._sums.both(slice(None)) + own)
 
 
 class _Pulled:
     """How the features of each pixel are drawn to, or away from, those of its pairs.
 
-    Both weights of a pair draw: e[p,q] + e[q,p] = w ((x(q) − x(p)) (g(p)/D(p) − g(q)/D(q)) + a(p) + a(q))
-    with a = (x − y) g/D.
+    Both weights of a pair draw: e[p,q] + e[q,p] = w ((x(q) − x(p)) (g(p)/D(p) − g(q)/D(q)) + a(p) + a(q)).
     """
 
-    def __init__(self, lines: Lines, shares: np.ndarray, apart: np.ndarray) -> None:
-        self._lines, self._shares = lines, shares
-        self._apart = apart * apart.dtype.type(lines.unit)
-        self._features = len(lines.likeness.features)
-        self._sums = PairSums(self._features, lines.tile, shares.dtype)
+    def __init__(self, lines: Lines, shares: _Shares) -> None:
+        self._lines, self._shares, self._apart = lines, shares.line, shares.apart
+        self._differences = slice(1, 1 + len(lines.likeness.features))
+        self._sums = PairSums(len(lines.likeness.features), lines.tile, shares.line.dtype)
 
     def add(self, pairs: Pairs, scratch: int) -> None:
-        """Add some pairs; planes from `scratch` on are free."""
+        """Add some pairs."""
         planes, pixels, shares = pairs.stack.planes, self._lines.pixels, self._shares
-        differences = slice(1, 1 + self._features)
+        differences = rise = planes[self._differences]
         products, others = np.split(planes[scratch : scratch + 2 * len(shares)], 2)
-        rise = planes[differences]
         if self._lines.joint:
             rise = np.subtract(pairs.seconds(pixels), pairs.firsts(pixels), out=others)
         np.subtract(pairs.firsts(shares), pairs.seconds(shares), out=products)
@@ -151,17 +186,16 @@ class _Pulled:
         slope = products[0] if len(shares) == 1 else np.add.reduce(products, axis=0, out=others[0])
         slope += pairs.firsts(self._apart)[0]
         slope += pairs.seconds(self._apart)[0]
-        slope *= planes[0]
-        np.multiply(planes[differences], slope, out=planes[differences])
-        pairs.add(self._sums, pairs.row.place, differences, differences)
+        slope *= pairs.weights
+        np.multiply(differences, slope, out=differences)
+        pairs.add(self._sums, pairs.row.place, self._differences, self._differences)
 
     def total(self) -> np.ndarray:
         """Return the gradient in the features."""
         lines, likeness = self._lines, self._lines.likeness
-        scale = 2 * likeness.sharpness * likeness.unit / lines.unit
-        total = lines.of_features(self._sums.apart(slice(None)))
-        total *= total.dtype.type(min(scale, float(np.finfo(total.dtype).max)))
-        return total + lines.alike()
+        scale = limited(2 * likeness.sharpness * likeness.unit / lines.unit, self._apart.dtype)
+        total = self._sums.apart(slice(None)) * scale
+        return lines.of_features(total + lines.alike(slice(lines.tile.pixels)))
 
 
 def _around(axis: Axis, run: Run, radius: int) -> Axis:
@@ -173,7 +207,7 @@ def _around(axis: Axis, run: Run, radius: int) -> Axis:
 def _placed(values: np.ndarray, tile: Tile, rows: Run, columns: Run) -> np.ndarray:
     """Lay outputs at their centres in a tile with its margin, 0 where there are none."""
     placed = np.zeros((*values.shape[:-2], tile.height + 2 * tile.radius, tile.row), values.dtype)
-    top, left = (run.hull.start + 2 * tile.radius - run.first for run in (rows, columns))
+    top, left = (run.hull.start + 3 * tile.radius - run.first for run in (rows, columns))
     placed[..., top : top + values.shape[-2], left : left + values.shape[-1]] = values
     return placed
 

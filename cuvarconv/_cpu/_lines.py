@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvarconv._cpu._likeness import Block
-from cuvarconv._cpu._pairs import Likeness, Tile, largest
+from cuvarconv._cpu._pairs import Likeness, Pairs, Tile, largest
 from cuvarconv._cpu._tiles import gather
 from cuvarconv._window import Window
 
@@ -65,12 +65,24 @@ class Lines:
         """Return values for the features, or of weights, in line as (samples…, features, h, w)."""
         return self.tile.picture(line, self.tile.samples)
 
-    def alike(self) -> np.ndarray | float:
-        """Return Σ (f − f) over the features: 0, and NaN where one is not finite."""
+    def alike(self, where: slice = slice(None)) -> np.ndarray:
+        """Return Σ (f − f) over the features in line: 0, and NaN where one is not finite."""
         if self.likeness.finite:
-            return 0.0
-        none = np.subtract(self.likeness.features, self.likeness.features)
-        return self.of_features(np.add.reduce(none, axis=0, keepdims=True))
+            return np.zeros((1, 1), self.likeness.features.dtype)
+        own = self.likeness.features[:, where]
+        return np.add.reduce(own - own, axis=0, keepdims=True)
+
+    def rises(self, pairs: Pairs) -> np.ndarray:
+        """Return the planes of the weights and of x(q) − x(p)."""
+        planes = pairs.stack.planes[: 1 + len(self.pixels)]
+        if self.joint:
+            np.subtract(pairs.seconds(self.pixels), pairs.firsts(self.pixels), out=planes[1:])
+        return planes
+
+
+def limited(value: float, dtype: np.dtype) -> np.floating:
+    """Return a factor as a number that is not infinite."""
+    return dtype.type(min(value, float(np.finfo(dtype).max)))
 
 
 def as_real(planes: np.ndarray) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from cuvarconv._cpu._likeness import Block, Tap
-from cuvarconv._cpu._lines import Lines
-from cuvarconv._cpu._pairs import PairSums, walk
+from cuvarconv._cpu._lines import Lines, limited
+from cuvarconv._cpu._pairs import PairSums, Walk
 
 _FAR = 1000.0  # of a square: such a weight is 0, and 0 times infinity would be NaN
 FACTORS: dict[str, Callable[[Tap], np.ndarray]] = {
@@ -27,9 +28,9 @@ class Moments:
     slopes: tuple[np.ndarray, ...]  # Σ φ w (x − y) / D for each factor φ
 
 
-def moments(block: Block, *factors: str, paired: bool = False, mean: bool = True) -> Moments:
-    """Sum over all taps, each pair of pixels together if asked for; without the mean where it is not needed."""
-    return _paired_moments(block, factors, mean) if paired else _mapped_moments(block, factors)
+def moments(block: Block, *factors: str, paired: bool = False) -> Moments:
+    """Sum over all taps, each pair of pixels together if asked for."""
+    return _paired_moments(block, factors) if paired else _mapped_moments(block, factors)
 
 
 class RowSum:
@@ -94,41 +95,34 @@ def _mapped_moments(block: Block, factors: tuple[str, ...]) -> Moments:
 # ---- pairs: each weight serves both pixels
 
 
-def _paired_moments(block: Block, factors: tuple[str, ...], mean: bool) -> Moments:
+def _paired_moments(block: Block, factors: tuple[str, ...]) -> Moments:
     """Sum over pairs of w (x(q) − x(p)), which one pixel adds and the other subtracts."""
     lines = Lines.of(block, block.window, *block.window.output_shape)
     if lines.infinite:
         return _mapped_moments(block, factors)
-    every = slice(0, 1 + mean * len(lines.pixels))
+    every = slice(0, 1 + len(lines.pixels))
     sums, *others = (PairSums(every.stop, lines.tile, block.real) for _ in range(1 + len(factors)))
-    for pairs in walk(lines.tile, lines.likeness, every.stop, squares="square" in factors):
-        planes, place = pairs.stack.planes, pairs.row.place
-        products = planes[1 : every.stop]
-        if lines.joint and mean:
-            np.subtract(pairs.seconds(lines.pixels), pairs.firsts(lines.pixels), out=products)
-        np.multiply(products, planes[0], out=products)
+    walk = Walk(lines.tile, lines.likeness, every.stop, squares="square" in factors)
+    for pairs in itertools.chain.from_iterable(map(walk.pairs, walk.strips)):
+        place, planes = pairs.row.place, lines.rises(pairs)
+        np.multiply(planes[1:], planes[0], out=planes[1:])
         pairs.add(sums, place, every, every)
         for other, factor in zip(others, factors, strict=True):
             if factor == "distance":
                 pairs.add(other, place * pairs.row.distances, every, every)
             else:  # the last
-                np.multiply(planes[every], planes[-1], out=planes[every])
+                np.multiply(planes, pairs.stack.planes[-1], out=planes)
                 pairs.add(other, place, every, every)
-    norm = lines.of_features(sums.both(slice(1)))
-    norm += 1 + lines.alike()
-    if not mean:
-        return Moments(norm, np.empty(0), ())
+    total = sums.both(slice(1))
+    total += 1 + lines.alike(slice(lines.tile.pixels))
+    norm = lines.of_features(total)
     drift = lines.values(sums.apart(slice(1, None)))
     drift /= norm
     slopes = []
     for other, factor in zip(others, factors, strict=True):
         slope = lines.values(other.apart(slice(1, None))) - drift * lines.of_features(other.both(slice(1)))
         scale = lines.likeness.sharpness if factor == "square" else 1.0
-        slopes.append(slope / norm * _number(scale / lines.unit, block.real))
+        slopes.append(slope / norm * limited(scale / lines.unit, block.real))
     drift += lines.values(lines.pixels)
-    drift *= _number(1 / lines.unit, block.real)
+    drift *= limited(1 / lines.unit, block.real)
     return Moments(norm, drift, tuple(slopes))
-
-
-def _number(value: float, dtype: np.dtype) -> np.floating:
-    return dtype.type(min(value, float(np.finfo(dtype).max)))

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 
 _BYTES = 1 << 20  # of pairs that are taken together, so that they stay in the cache
+_KEPT = 8 << 20  # bytes of weights that are kept for their second use
 _COLUMNS = 128  # offsets that are summed before they are added to the rest
 _SHORTEST = 64  # pixels
 _FAR = 1000.0  # of an exponent: such a weight is 0, and 0 times infinity would be NaN
@@ -61,9 +62,7 @@ class Tile:
         kept = [length for length in self.samples if length != 1]
         size = self.height + 2 * self.radius, self.row
         every = line[:, : self.pixels].reshape(*outer, line.shape[0] // math.prod(outer), *kept, *size)
-        inner = every[
-            ..., self.radius : self.radius + self.height, self.radius : self.radius + self.width
-        ]
+        inner = every[..., self.radius : self.radius + self.height, self.radius : self.radius + self.width]
         return np.moveaxis(inner, range(len(shared) + 1), [*shared, -3])
 
 
@@ -133,10 +132,11 @@ class Stack:
 class Pairs:
     """The pairs (p, p + Δ) of neighbouring p with all Δ of a row."""
 
-    __slots__ = ("row", "stack", "start")
+    __slots__ = ("kept", "row", "stack", "start", "weights")
 
-    def __init__(self, row: Offsets, start: int, stack: Stack) -> None:
-        self.row, self.start, self.stack = row, start, stack
+    def __init__(self, row: Offsets, start: int, stack: Stack, kept: np.ndarray | None) -> None:
+        self.row, self.start, self.stack, self.kept = row, start, stack, kept
+        self.weights = stack.planes[0]
 
     def firsts(self, line: np.ndarray) -> np.ndarray:
         """View values (channels, pixels) at p."""
@@ -171,13 +171,13 @@ class PairSums:
         into = self._ends[end, :, start : start + count]
         np.add(into, self._part, out=into)
 
-    def both(self, channels: slice) -> np.ndarray:
+    def both(self, channels: slice, where: slice = slice(None)) -> np.ndarray:
         """Return the sums over all pairs of a pixel."""
-        return self._ends[0, channels] + self._ends[1, channels]
+        return self._ends[0, channels, where] + self._ends[1, channels, where]
 
-    def apart(self, channels: slice) -> np.ndarray:
+    def apart(self, channels: slice, where: slice = slice(None)) -> np.ndarray:
         """Return the sums over pairs of which a pixel is the first, less those of which it is the second."""
-        return self._ends[0, channels] - self._ends[1, channels]
+        return self._ends[0, channels, where] - self._ends[1, channels, where]
 
 
 class Offsets:
@@ -204,30 +204,85 @@ class Offsets:
         return view
 
 
-def walk(tile: Tile, likeness: Likeness, planes: int, *, squares: bool = False) -> Iterator[Pairs]:
-    """Yield all pairs that have a pixel in the block; each overwrites what was there of the one before.
+class Walk:
+    """All pairs that have a pixel in a tile's block, strip by strip.
 
-    The first plane is exp(−½‖g(p + Δ) − g(p)‖²/σ_r²), the next are the features' differences
-    g(p + Δ) − g(p), in their own units.  There are at least so many planes, and then, if asked for, one of
-    the squares ‖g(p + Δ) − g(p)‖².
+    In the stack of pairs the first plane is exp(−½‖g(p + Δ) − g(p)‖²/σ_r²), the next are the features'
+    differences g(p + Δ) − g(p), in their own units.  There are at least so many `planes`, and then, if asked
+    for, one of the squares ‖g(p + Δ) − g(p)‖².  Each pairs' stack overwrites that of those before.
     """
-    features = likeness.features
-    planes = max(planes, 1 + len(features)) + squares
-    most = min(2 * tile.radius + 1, _COLUMNS)
-    step = max(_SHORTEST, _BYTES // (planes * most * features.itemsize))
-    buffer = np.empty(planes * most * (step + most - 1), features.dtype)
-    sharpness = features.dtype.type(-likeness.sharpness)
-    stack_of = functools.lru_cache(maxsize=4)(functools.partial(Stack, buffer, planes))
-    rows = list(_offsets(tile, likeness, most))
-    end = tile.pixels - tile.first
-    for begin in range(0, end, step):
-        for row in rows:
-            start = max(begin, tile.first - row.behind)
-            count = min(begin + step, end) - start
+
+    def __init__(
+        self, tile: Tile, likeness: Likeness, planes: int, *, squares: bool = False, twice: bool = False
+    ) -> None:
+        features = likeness.features
+        self._likeness, self._squares = likeness, squares
+        self._first, self._end = tile.first, tile.pixels - tile.first
+        planes = max(planes, 1 + len(features)) + squares
+        most = min(2 * tile.radius + 1, _COLUMNS)
+        self._step = max(_SHORTEST, _BYTES // (planes * most * features.itemsize))
+        self._rows = list(_offsets(tile, likeness, most))
+        length = self._step + most - 1
+        buffer = np.empty(planes * most * length, features.dtype)
+        self._stack_of = functools.lru_cache(maxsize=4)(functools.partial(Stack, buffer, planes))
+        self.strips = range(-(-self._end // self._step))
+        self.lag = -(-(tile.first + most) // self._step)
+        shape = self.lag + 1, len(self._rows), most * length
+        fits = twice and math.prod(shape) * features.itemsize <= _KEPT
+        self._kept = np.empty(shape, features.dtype) if fits else None
+
+    def end(self, strip: int) -> int:
+        """Return the first pixel behind a strip."""
+        return min((strip + 1) * self._step, self._end)
+
+    def _pairs(self, strip: int) -> Iterator[Pairs]:
+        for number, row in enumerate(self._rows):
+            start = max(strip * self._step, self._first - row.behind)
+            count = self.end(strip) - start
             if count > 0:
-                pairs = Pairs(row, start, stack_of(row.taps, count))
-                _weigh(pairs, likeness, sharpness, squares=squares)
-                yield pairs
+                stack = self._stack_of(row.taps, count)
+                kept = None
+                if self._kept is not None:
+                    size = stack.planes[0].size
+                    kept = self._kept[strip % len(self._kept), number, :size].reshape(row.taps, -1)
+                yield Pairs(row, start, stack, kept)
+
+    def pairs(self, strip: int) -> Iterator[Pairs]:
+        """Yield the pairs of a strip, by their first pixels, in its turn."""
+        for pairs in self._pairs(strip):
+            self._weigh(pairs)
+            if pairs.kept is not None:
+                np.copyto(pairs.kept, pairs.weights)
+            yield pairs
+
+    def again(self, strip: int, *, differences: bool) -> Iterator[Pairs]:
+        """Yield pairs once more, at most `lag` strips later, with differences if asked for."""
+        for pairs in self._pairs(strip):
+            if pairs.kept is None:
+                self._weigh(pairs)
+            else:
+                pairs.weights = pairs.kept
+                if differences:
+                    self._subtract(pairs)
+            yield pairs
+
+    def _subtract(self, pairs: Pairs) -> np.ndarray:
+        features = self._likeness.features
+        differences = pairs.stack.planes[1 : 1 + len(features)]
+        return np.subtract(pairs.seconds(features), pairs.firsts(features), out=differences)
+
+    def _weigh(self, pairs: Pairs) -> None:
+        likeness, weights = self._likeness, pairs.weights
+        differences = self._subtract(pairs)
+        squares = pairs.stack.planes[-1] if self._squares else weights
+        if len(differences) == 1:
+            np.multiply(differences[0], differences[0], out=squares)
+        else:
+            np.einsum("ckt,ckt->kt", differences, differences, out=squares)
+        np.multiply(squares, weights.dtype.type(-likeness.sharpness), out=weights)
+        if self._squares and not likeness.bounded:
+            np.minimum(squares, _FAR / likeness.sharpness, out=squares)
+        np.exp(weights, out=weights)
 
 
 def _offsets(tile: Tile, likeness: Likeness, most: int) -> Iterator[Offsets]:
@@ -235,18 +290,3 @@ def _offsets(tile: Tile, likeness: Likeness, most: int) -> Iterator[Offsets]:
         columns = range(-tile.radius if down else 1, tile.radius + 1)
         for at in range(0, len(columns), most):
             yield Offsets(down, columns[at : at + most], tile, likeness)
-
-
-def _weigh(pairs: Pairs, likeness: Likeness, sharpness: np.floating, *, squares: bool) -> None:
-    features, planes = likeness.features, pairs.stack.planes
-    weights, differences = planes[0], planes[1 : 1 + len(features)]
-    lengths = planes[-1] if squares else weights
-    np.subtract(pairs.seconds(features), pairs.firsts(features), out=differences)
-    if len(features) == 1:
-        np.multiply(planes[1], planes[1], out=lengths)
-    else:
-        np.einsum("ckt,ckt->kt", differences, differences, out=lengths)
-    np.multiply(lengths, sharpness, out=weights)
-    if squares and not likeness.bounded:
-        np.minimum(lengths, _FAR / likeness.sharpness, out=lengths)
-    np.exp(weights, out=weights)
