@@ -118,25 +118,28 @@ class _Shares:
         self._outputs = tile.flat(_placed(np.ones_like(grad, bool), tile, rows, columns))
         self.line = tile.flat(as_real(placed))
         self.apart = np.zeros_like(lines.likeness.features[:1])
-        self._sums = PairSums(1 + mean * len(lines.pixels), tile, self.line.dtype)
+        self._norm = PairSums(1, tile, self.line.dtype)
+        self._drift = PairSums(len(lines.pixels) if mean else 0, tile, self.line.dtype)
         self._done = 0
 
     def add(self, pairs: Pairs) -> None:
         """Add pairs to the sums of the filter."""
-        planes = self._lines.rises(pairs) if self._mean else pairs.stack.planes[:1]
-        every = slice(len(planes))
-        np.multiply(planes[1:], planes[0], out=planes[1:])
-        pairs.add(self._sums, pairs.row.place, every, every)
+        pairs.add_weights(self._norm)
+        if self._mean:
+            products = slice(1, 1 + len(self._lines.pixels))
+            rises = self._lines.rises(pairs)[1:]
+            np.multiply(rises, pairs.weights.planes, out=rises)
+            pairs.add(self._drift, pairs.row.place, products, products)
 
     def divide(self, end: int) -> None:
         """Finish the shares of all pixels before `end`."""
         where = slice(self._done, end)
-        norm = self._sums.both(slice(1), where) + (1 + self._lines.alike(where))
+        norm = self._norm.both(slice(1), where) + (1 + self._lines.alike(where))
         shares = self.line[:, where]
         shares /= norm
         np.copyto(shares, 0, where=~self._outputs[:, where])
         if self._mean:
-            drift = self._sums.apart(slice(1, None), where) / norm
+            drift = self._drift.apart(slice(None), where) / norm
             np.add.reduce(drift * -shares, axis=0, keepdims=True, out=self.apart[:, where])
         self._done = end
 
@@ -152,8 +155,8 @@ class _Sent:
         """Add some pairs."""
         planes, channels = pairs.stack.planes, len(self._shares)
         first, second = slice(scratch, scratch + channels), slice(scratch + channels, scratch + 2 * channels)
-        np.multiply(pairs.seconds(self._shares), pairs.weights, out=planes[first])
-        np.multiply(pairs.firsts(self._shares), pairs.weights, out=planes[second])
+        np.multiply(pairs.seconds(self._shares), pairs.weights.planes, out=planes[first])
+        np.multiply(pairs.firsts(self._shares), pairs.weights.planes, out=planes[second])
         pairs.add(self._sums, pairs.row.place, first, second)
 
     def total(self) -> np.ndarray:
@@ -186,7 +189,7 @@ class _Pulled:
         slope = products[0] if len(shares) == 1 else np.add.reduce(products, axis=0, out=others[0])
         slope += pairs.firsts(self._apart)[0]
         slope += pairs.seconds(self._apart)[0]
-        slope *= pairs.weights
+        slope *= pairs.weights.planes[0]
         np.multiply(differences, slope, out=differences)
         pairs.add(self._sums, pairs.row.place, self._differences, self._differences)
 

@@ -11,9 +11,10 @@ from functools import cached_property
 import numpy as np
 
 _BYTES = 1 << 20  # of pairs that are taken together, so that they stay in the cache
+_LINE = 6144  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
+_SHORTEST = 64  # where there are many channels
+_FEWEST = 4  # offsets
 _KEPT = 8 << 20  # bytes of weights that are kept for their second use
-_COLUMNS = 128  # offsets that are summed before they are added to the rest
-_SHORTEST = 64  # pixels
 _FAR = 1000.0  # of an exponent: such a weight is 0, and 0 times infinity would be NaN
 
 
@@ -132,11 +133,10 @@ class Stack:
 class Pairs:
     """The pairs (p, p + Δ) of neighbouring p with all Δ of a row."""
 
-    __slots__ = ("kept", "row", "stack", "start", "weights")
+    __slots__ = ("row", "stack", "start", "weights")
 
-    def __init__(self, row: Offsets, start: int, stack: Stack, kept: np.ndarray | None) -> None:
-        self.row, self.start, self.stack, self.kept = row, start, stack, kept
-        self.weights = stack.planes[0]
+    def __init__(self, row: Offsets, start: int, stack: Stack, weights: Stack) -> None:
+        self.row, self.start, self.stack, self.weights = row, start, stack, weights
 
     def firsts(self, line: np.ndarray) -> np.ndarray:
         """View values (channels, pixels) at p."""
@@ -150,6 +150,11 @@ class Pairs:
         """Add up over Δ, times `place`, those planes that go to first pixels, and those that go to second."""
         sums.add(0, self.start, place, self.stack.by_first[first])
         sums.add(1, self.start + self.row.behind, place, self.stack.by_second[second])
+
+    def add_weights(self, sums: PairSums) -> None:
+        """Add up the weights."""
+        sums.add(0, self.start, self.row.place, self.weights.by_first)
+        sums.add(1, self.start + self.row.behind, self.row.place, self.weights.by_second)
 
 
 class PairSums:
@@ -207,9 +212,10 @@ class Offsets:
 class Walk:
     """All pairs that have a pixel in a tile's block, strip by strip.
 
-    In the stack of pairs the first plane is exp(−½‖g(p + Δ) − g(p)‖²/σ_r²), the next are the features'
-    differences g(p + Δ) − g(p), in their own units.  There are at least so many `planes`, and then, if asked
-    for, one of the squares ‖g(p + Δ) − g(p)‖².  Each pairs' stack overwrites that of those before.
+    The weights of pairs are exp(−½‖g(p + Δ) − g(p)‖²/σ_r²).  The first plane of their stack holds the same,
+    but where weights are kept for use `twice`; the next hold the features' differences g(p + Δ) − g(p), in
+    their own units.  There are at least so many `planes`, and then, if asked for, one of the squares
+    ‖g(p + Δ) − g(p)‖².  Each stack overwrites the one before.
     """
 
     def __init__(
@@ -219,12 +225,12 @@ class Walk:
         self._likeness, self._squares = likeness, squares
         self._first, self._end = tile.first, tile.pixels - tile.first
         planes = max(planes, 1 + len(features)) + squares
-        most = min(2 * tile.radius + 1, _COLUMNS)
-        self._step = max(_SHORTEST, _BYTES // (planes * most * features.itemsize))
+        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LINE * features.itemsize)))
+        self._step = max(_SHORTEST, min(_LINE, _BYTES // (planes * most * features.itemsize)))
         self._rows = list(_offsets(tile, likeness, most))
         length = self._step + most - 1
-        buffer = np.empty(planes * most * length, features.dtype)
-        self._stack_of = functools.lru_cache(maxsize=4)(functools.partial(Stack, buffer, planes))
+        self._buffer = np.empty(planes * most * length, features.dtype)
+        self._stack_of = functools.lru_cache(maxsize=4)(functools.partial(Stack, self._buffer, planes))
         self.strips = range(-(-self._end // self._step))
         self.lag = -(-(tile.first + most) // self._step)
         shape = self.lag + 1, len(self._rows), most * length
@@ -240,30 +246,25 @@ class Walk:
             start = max(strip * self._step, self._first - row.behind)
             count = self.end(strip) - start
             if count > 0:
-                stack = self._stack_of(row.taps, count)
-                kept = None
+                weights = self._buffer
                 if self._kept is not None:
-                    size = stack.planes[0].size
-                    kept = self._kept[strip % len(self._kept), number, :size].reshape(row.taps, -1)
-                yield Pairs(row, start, stack, kept)
+                    weights = self._kept[strip % len(self._kept), number]
+                stack = self._stack_of(row.taps, count)
+                yield Pairs(row, start, stack, Stack(weights, 1, row.taps, count))
 
     def pairs(self, strip: int) -> Iterator[Pairs]:
         """Yield the pairs of a strip, by their first pixels, in its turn."""
         for pairs in self._pairs(strip):
             self._weigh(pairs)
-            if pairs.kept is not None:
-                np.copyto(pairs.kept, pairs.weights)
             yield pairs
 
     def again(self, strip: int, *, differences: bool) -> Iterator[Pairs]:
         """Yield pairs once more, at most `lag` strips later, with differences if asked for."""
         for pairs in self._pairs(strip):
-            if pairs.kept is None:
+            if self._kept is None:
                 self._weigh(pairs)
-            else:
-                pairs.weights = pairs.kept
-                if differences:
-                    self._subtract(pairs)
+            elif differences:
+                self._subtract(pairs)
             yield pairs
 
     def _subtract(self, pairs: Pairs) -> np.ndarray:
@@ -272,7 +273,7 @@ class Walk:
         return np.subtract(pairs.seconds(features), pairs.firsts(features), out=differences)
 
     def _weigh(self, pairs: Pairs) -> None:
-        likeness, weights = self._likeness, pairs.weights
+        likeness, weights = self._likeness, pairs.weights.planes[0]
         differences = self._subtract(pairs)
         squares = pairs.stack.planes[-1] if self._squares else weights
         if len(differences) == 1:
@@ -288,5 +289,7 @@ class Walk:
 def _offsets(tile: Tile, likeness: Likeness, most: int) -> Iterator[Offsets]:
     for down in range(tile.radius + 1):
         columns = range(-tile.radius if down else 1, tile.radius + 1)
-        for at in range(0, len(columns), most):
-            yield Offsets(down, columns[at : at + most], tile, likeness)
+        parts = max(1, -(-len(columns) // most))
+        for part in range(parts):
+            some = slice(*(len(columns) * at // parts for at in (part, part + 1)))
+            yield Offsets(down, columns[some], tile, likeness)

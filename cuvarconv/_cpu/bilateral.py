@@ -73,9 +73,9 @@ class Filter:
         """How far the window reaches."""
         return self.window.rows.taps // 2
 
-    def pieces(self, shape: tuple[int, ...]) -> list[Where]:
+    def pieces(self, shape: tuple[int, ...], elements: int = BLOCK) -> list[Where]:
         """Cut (…, H, W) into blocks that are not much wider than high."""
-        elements = max(1, BLOCK // max(self.input.shape[-3], self.guide.shape[-3]))
+        elements = max(1, elements // max(self.input.shape[-3], self.guide.shape[-3]))
         across = blocks(shape[-1:], _WIDTH)
         longest = max((part.stop - part.start for (part,) in across), default=1)
         rows = blocks(shape[:-1], max(1, elements // longest))

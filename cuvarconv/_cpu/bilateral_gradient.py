@@ -84,7 +84,7 @@ def _write_images(
                 store(output[(*batch, slice(None), down, across)], part)
                 channels += output.shape[-3]
 
-    pieces = filter.pieces((*filter.input.shape[:-3], *image))
+    pieces = filter.pieces((*filter.input.shape[:-3], *image), 2 * BLOCK)
     for_each(block, pieces, most_workers=WORKSPACE // BYTES)
 
 
