@@ -289,7 +289,7 @@ class Walk:
 def _offsets(tile: Tile, likeness: Likeness, most: int) -> Iterator[Offsets]:
     for down in range(tile.radius + 1):
         columns = range(-tile.radius if down else 1, tile.radius + 1)
-        parts = max(1, -(-len(columns) // most))
+        parts = -(-len(columns) // most)
         for part in range(parts):
             some = slice(*(len(columns) * at // parts for at in (part, part + 1)))
             yield Offsets(down, columns[some], tile, likeness)
