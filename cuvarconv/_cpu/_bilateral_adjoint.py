@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cuvarconv._axis import Axis
 from cuvarconv._cpu._likeness import Block, Tap, Widths, cut
-from cuvarconv._cpu._lines import Lines, as_real, limited
 from cuvarconv._cpu._moments import RowSum, Sums
-from cuvarconv._cpu._pairs import Pairs, PairSums, Tile, Walk
+from cuvarconv._cpu._paired_adjoint import around, paired_tile
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu._tiles import gather
 from cuvarconv._cpu.bilateral import Filter, batch_part
-from cuvarconv._window import Window
 
 _PAIRED = 1 << 13  # values under one window
 
@@ -40,7 +37,7 @@ class Adjoint:
         total = np.zeros((*outer, channels, *size), dtype)
 
         def tile_of(rows: Run, columns: Run) -> np.ndarray:
-            image, guide = (_paired_tile if paired else _mapped_tile)(self, batch, rows, columns)
+            image, guide = (self._pairs if paired else self._map)(batch, rows, columns)
             if not self.guide:
                 return image
             return np.concatenate([image, guide], axis=-3) if self.image else guide
@@ -51,168 +48,31 @@ class Adjoint:
     def _paired(self, batch: list[slice], planes: np.ndarray, features: np.ndarray) -> bool:
         """Whether pairs share their weight, and there is room for a tile of them."""
         some = self.filter
-        sigmas = (some.sigma_spatial, some.sigma_range)
-        parts = [sigma[batch_part(sigma, batch)] for sigma in sigmas]
-        if any(part.size != 1 for part in parts):
+        spatial, likeness = (part[batch_part(part, batch)] for part in (some.sigma_spatial, some.sigma_range))
+        if spatial.size != 1 or likeness.size != 1:
             return False
-        widths = Widths.of(*parts, some.radius, some.truncate, some.real)
+        widths = Widths.of(spatial, likeness, some.radius, some.truncate, some.real)
         channels = planes[..., 0, 0].size + features[..., 0, 0].size
         fits = channels * (2 * some.radius + 1) ** 2 <= _PAIRED
         return bool(widths.shared and not widths.still.any() and fits)
 
+    def _pairs(self, batch: list[slice], rows: Run, columns: Run) -> tuple[np.ndarray, np.ndarray]:
+        block = self.filter.block((*batch, rows.hull, columns.hull))
+        grad = self.gradient(batch, rows.hull, columns.hull, block.dtype)
+        return paired_tile(self.filter.window, block, grad, rows, columns, image=self.image, guide=self.guide)
+
+    def _map(self, batch: list[slice], rows: Run, columns: Run) -> tuple[np.ndarray, np.ndarray]:
+        return _mapped_tile(self, batch, rows, columns)
+
     def gradient(self, batch: list[slice], down: slice, across: slice, dtype: np.dtype) -> np.ndarray:
-        """Return g of a block of outputs, the real part for a real dtype."""
-        part = self.grad[(*batch, slice(None), down, across)]
-        return (part if dtype.kind == "c" else part.real).astype(dtype, copy=False)
+        """Return g of a block of outputs."""
+        return self.grad[(*batch, slice(None), down, across)].astype(dtype, copy=False)
 
 
 def _inner(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return Σ_c Re(conj(a) b)."""
     products = (shares.conj() * values).real if np.iscomplexobj(shares) else shares * values
     return products[..., 0, :, :] if products.shape[-3] == 1 else np.add.reduce(products, axis=-3)
-
-
-# ---- pairs: each weight serves both pixels
-
-
-def _paired_tile(
-    adjoint: Adjoint, batch: list[slice], rows: Run, columns: Run
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a run of entries is sent, and what it gathers itself as the centre of windows."""
-    some, radius = adjoint.filter, adjoint.filter.radius
-    block = some.block((*batch, rows.hull, columns.hull))
-    axes = (
-        _around(axis, run, 2 * radius)
-        for axis, run in ((some.window.rows, rows), (some.window.columns, columns))
-    )
-    lines = Lines.of(
-        block, Window(*axes, some.window.cval), rows.length + 2 * radius, columns.length + 2 * radius
-    )
-    grad = adjoint.gradient(batch, rows.hull, columns.hull, lines.dtype)
-    shares = _Shares(lines, grad, rows, columns, mean=adjoint.guide)
-    image = _Sent(lines, shares) if adjoint.image else None
-    guide = _Pulled(lines, shares) if adjoint.guide else None
-    scratch = 1 + adjoint.guide * len(lines.likeness.features)  # planes from there on are free
-    walk = Walk(lines.tile, lines.likeness, scratch + 2 * len(shares.line), twice=True)
-    for ahead in range(len(walk.strips) + walk.lag):
-        if ahead < len(walk.strips):
-            for pairs in walk.pairs(ahead):
-                shares.add(pairs)
-            shares.divide(walk.end(ahead))
-        if ahead >= walk.lag:  # all shares are there
-            for pairs in walk.again(ahead - walk.lag, differences=adjoint.guide):
-                for each in (guide, image):
-                    if each is not None:
-                        each.add(pairs, scratch)
-    inner = ..., slice(radius, radius + rows.length), slice(radius, radius + columns.length)
-    return tuple(np.empty(0) if each is None else each.total()[inner] for each in (image, guide))
-
-
-class _Shares:
-    """The shares g/D of the outputs in line, and a = Σ (x − y) g/D, as D and y become known."""
-
-    def __init__(self, lines: Lines, grad: np.ndarray, rows: Run, columns: Run, *, mean: bool) -> None:
-        tile = lines.tile
-        self._lines, self._mean = lines, mean
-        placed = _placed(grad, tile, rows, columns)
-        self._outputs = tile.flat(_placed(np.ones_like(grad, bool), tile, rows, columns))
-        self.line = tile.flat(as_real(placed))
-        self.apart = np.zeros_like(lines.likeness.features[:1])
-        self._norm = PairSums(1, tile, self.line.dtype)
-        self._drift = PairSums(len(lines.pixels) if mean else 0, tile, self.line.dtype)
-        self._done = 0
-
-    def add(self, pairs: Pairs) -> None:
-        """Add pairs to the sums of the filter."""
-        pairs.add_weights(self._norm)
-        if self._mean:
-            products = slice(1, 1 + len(self._lines.pixels))
-            rises = self._lines.rises(pairs)[1:]
-            np.multiply(rises, pairs.weights.planes, out=rises)
-            pairs.add(self._drift, pairs.row.place, products, products)
-
-    def divide(self, end: int) -> None:
-        """Finish the shares of all pixels before `end`."""
-        where = slice(self._done, end)
-        norm = self._norm.both(slice(1), where) + (1 + self._lines.alike(where))
-        shares = self.line[:, where]
-        shares /= norm
-        np.copyto(shares, 0, where=~self._outputs[:, where])
-        if self._mean:
-            drift = self._drift.apart(slice(None), where) / norm
-            np.add.reduce(drift * -shares, axis=0, keepdims=True, out=self.apart[:, where])
-        self._done = end
-
-
-class _Sent:
-    """What each pixel is sent by its pairs, Σ w g/D."""
-
-    def __init__(self, lines: Lines, shares: _Shares) -> None:
-        self._lines, self._shares = lines, shares.line
-        self._sums = PairSums(len(self._shares), lines.tile, self._shares.dtype)
-
-    def add(self, pairs: Pairs, scratch: int) -> None:
-        """Add some pairs."""
-        planes, channels = pairs.stack.planes, len(self._shares)
-        first, second = slice(scratch, scratch + channels), slice(scratch + channels, scratch + 2 * channels)
-        np.multiply(pairs.seconds(self._shares), pairs.weights.planes, out=planes[first])
-        np.multiply(pairs.firsts(self._shares), pairs.weights.planes, out=planes[second])
-        pairs.add(self._sums, pairs.row.place, first, second)
-
-    def total(self) -> np.ndarray:
-        """Return the sums, with what pixels send to themselves."""
-        pixels = slice(self._lines.tile.pixels)
-        own = self._shares[:, pixels] * (1 + self._lines.alike(pixels))
-        return self._lines.values(self._sums.both(slice(None)) + own)
-
-
-class _Pulled:
-    """How the features of each pixel are drawn to, or away from, those of its pairs.
-
-    Both weights of a pair draw: e[p,q] + e[q,p] = w ((x(q) − x(p)) (g(p)/D(p) − g(q)/D(q)) + a(p) + a(q)).
-    """
-
-    def __init__(self, lines: Lines, shares: _Shares) -> None:
-        self._lines, self._shares, self._apart = lines, shares.line, shares.apart
-        self._differences = slice(1, 1 + len(lines.likeness.features))
-        self._sums = PairSums(len(lines.likeness.features), lines.tile, shares.line.dtype)
-
-    def add(self, pairs: Pairs, scratch: int) -> None:
-        """Add some pairs."""
-        planes, pixels, shares = pairs.stack.planes, self._lines.pixels, self._shares
-        differences = rise = planes[self._differences]
-        products, others = np.split(planes[scratch : scratch + 2 * len(shares)], 2)
-        if self._lines.joint:
-            rise = np.subtract(pairs.seconds(pixels), pairs.firsts(pixels), out=others)
-        np.subtract(pairs.firsts(shares), pairs.seconds(shares), out=products)
-        np.multiply(products, rise, out=products)
-        slope = products[0] if len(shares) == 1 else np.add.reduce(products, axis=0, out=others[0])
-        slope += pairs.firsts(self._apart)[0]
-        slope += pairs.seconds(self._apart)[0]
-        slope *= pairs.weights.planes[0]
-        np.multiply(differences, slope, out=differences)
-        pairs.add(self._sums, pairs.row.place, self._differences, self._differences)
-
-    def total(self) -> np.ndarray:
-        """Return the gradient in the features."""
-        lines, likeness = self._lines, self._lines.likeness
-        scale = limited(2 * likeness.sharpness * likeness.unit / lines.unit, self._apart.dtype)
-        total = self._sums.apart(slice(None)) * scale
-        return lines.of_features(total + lines.alike(slice(lines.tile.pixels)))
-
-
-def _around(axis: Axis, run: Run, radius: int) -> Axis:
-    """Return a window of one tap that reads a run of entries and a margin."""
-    start = axis.start + run.first - radius
-    return replace(axis, taps=1, start=start, length=run.length + 2 * radius)
-
-
-def _placed(values: np.ndarray, tile: Tile, rows: Run, columns: Run) -> np.ndarray:
-    """Lay outputs at their centres in a tile with its margin, 0 where there are none."""
-    placed = np.zeros((*values.shape[:-2], tile.height + 2 * tile.radius, tile.row), values.dtype)
-    top, left = (run.hull.start + 3 * tile.radius - run.first for run in (rows, columns))
-    placed[..., top : top + values.shape[-2], left : left + values.shape[-1]] = values
-    return placed
 
 
 # ---- maps: each output has weights of its own
@@ -321,8 +181,8 @@ def _centres(rows: Run, columns: Run, radius: int) -> tuple[tuple[Any, ...], tup
 def _entries(some: Filter, block: Block, rows: Run, columns: Run) -> tuple[np.ndarray, np.ndarray]:
     """Return image and guide at a run of entries."""
     tables = (
-        _around(some.window.rows, rows, 0).table(),
-        _around(some.window.columns, columns, 0).table(),
+        around(some.window.rows, rows, 0).table(),
+        around(some.window.columns, columns, 0).table(),
     )
     features = gather(block.features, *tables, some.window.cval, block.real)
     if block.planes is block.features:
