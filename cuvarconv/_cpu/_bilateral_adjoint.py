@@ -37,7 +37,7 @@ class Adjoint:
         total = np.zeros((*outer, channels, *size), dtype)
 
         def tile_of(rows: Run, columns: Run) -> np.ndarray:
-            image, guide = (self._pairs if paired else self._map)(batch, rows, columns)
+            image, guide = (Adjoint._pairs if paired else _mapped_tile)(self, batch, rows, columns)
             if not self.guide:
                 return image
             return np.concatenate([image, guide], axis=-3) if self.image else guide
@@ -60,9 +60,6 @@ class Adjoint:
         block = self.filter.block((*batch, rows.hull, columns.hull))
         grad = self.gradient(batch, rows.hull, columns.hull, block.dtype)
         return paired_tile(self.filter.window, block, grad, rows, columns, image=self.image, guide=self.guide)
-
-    def _map(self, batch: list[slice], rows: Run, columns: Run) -> tuple[np.ndarray, np.ndarray]:
-        return _mapped_tile(self, batch, rows, columns)
 
     def gradient(self, batch: list[slice], down: slice, across: slice, dtype: np.dtype) -> np.ndarray:
         """Return g of a block of outputs."""

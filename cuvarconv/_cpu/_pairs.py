@@ -90,7 +90,7 @@ class Likeness:
         exponent = math.frexp(most)[1]
         near = math.frexp(sharpness)[1] if sharpness else limits.minexp
         near = max(near, limits.minexp, limits.minexp // 4 - exponent)
-        unit = 2.0 ** min(near, limits.maxexp - 3, limits.maxexp // 2 - exponent)
+        unit = 2.0 ** min(near, limits.maxexp - 3, limits.maxexp - 3 - exponent)
         np.multiply(features, features.dtype.type(unit), out=features)
         scaled = min(sharpness / unit * (sharpness / unit), float(limits.max))
         bounded = finite and 4 * len(features) * (most * unit) * (most * unit) < float(limits.max)
