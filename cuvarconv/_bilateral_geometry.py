@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._arguments import is_lazy, number
+from cuvarconv._arguments import is_lazy
 from cuvarconv._dtypes import check_cval
 from cuvarconv._shapes import align_map, channel_order, with_channels, with_image
-from cuvarconv._sigma import check_radii, radius_of
+from cuvarconv._sigma import check_radii, radius_of, read_truncate
 from cuvarconv._window import Window, make_window
 
 
@@ -145,9 +145,7 @@ def _largest(name: str, operand: Any, array: Any) -> float:
 
 def _reach(radius: Any, truncate: Any, sigma: float) -> tuple[int, float | None]:
     """Return the window's radius, and what is to be made of `truncate` at each pixel."""
-    times = number("truncate", truncate)
-    if not isinstance(times, float) or not 0 <= times < math.inf:
-        raise ValueError(f"truncate: expected a finite number of at least 0, got {truncate!r}")
+    times = read_truncate(truncate)
     if radius is not None:
         try:
             reach = operator.index(radius)

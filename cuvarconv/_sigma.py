@@ -68,14 +68,20 @@ def check_order(order: Any) -> None:
 
 def reach(truncate: Any, radius: Any) -> tuple[float | None, tuple[int, int] | None]:
     """Read `truncate` and `radius`; exactly one of them counts, the other becomes None."""
-    widths = number("truncate", truncate)
-    if np.iscomplexobj(widths) or not 0 <= widths.real < math.inf:
-        raise ValueError(f"truncate: expected a finite number that is not negative, got {truncate!r}")
+    widths = read_truncate(truncate)
     if radius is None:
-        return float(widths.real), None
+        return widths, None
     radii = int_pair("radius", radius, minimum=0)
     check_radii("radius", radii)
     return None, radii
+
+
+def read_truncate(truncate: Any) -> float:
+    """Read by how many widths kernels reach."""
+    widths = number("truncate", truncate)
+    if not isinstance(widths, float) or not 0 <= widths < math.inf:
+        raise ValueError(f"truncate: expected a finite number that is not negative, got {truncate!r}")
+    return widths
 
 
 def blur_window(

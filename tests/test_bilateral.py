@@ -249,6 +249,62 @@ def test_differences_far_beyond_the_width(xp, kind):
     check(xp, x, *sigmas_of(kind, (6, 7)), guide=noise((6, 7)) * 100 + 3000, radius=2)
 
 
+@pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
+@pytest.mark.parametrize("offset", [0, 1e4, -3e5])
+def test_offsets_lose_only_their_own_rounding_on_the_host(offset, joint):
+    """No pixel is off by more than two steps between numbers of its size: differences are summed."""
+    x = (noise((3, 6, 40)) + offset).astype(np.float32)
+    keywords = {"guide": noise((3, 6, 40), seed=1) + np.float32(offset)} if joint else {}
+    y = cuvarconv.bilateral_filter(x, 1.5, 0.9, radius=3, channel_axis=0, **keywords)
+    expected = reference_bilateral.bilateral_filter(x, 1.5, 0.9, radius=3, channel_axis=0, **keywords)
+    assert np.all(abs(y - expected) <= 2 * np.spacing(max(abs(x).max(), np.float32(1))))
+
+
+@pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
+@pytest.mark.parametrize("value", [3.4e38, -3.4e38, 1e-44])
+def test_the_largest_and_the_smallest_numbers_on_the_host(value, joint):
+    """Sums of them leave the range of numbers, means do not."""
+    x = np.full((4, 5), value, np.float32)
+    keywords = {"guide": noise((4, 5))} if joint else {}
+    np.testing.assert_array_equal(cuvarconv.bilateral_filter(x, 1.0, 0.5, radius=2, **keywords), x)
+
+
+@each_kind
+def test_values_far_beyond_all_others_on_the_host(kind):
+    """What is unlike all others by the whole range of numbers is left alone, and leaves them alone."""
+    x = noise((6, 7))
+    x[2, 3] = 3e38
+    spatial, likeness = sigmas_of(kind, (6, 7))
+    sigmas = spatial, 0.2 * likeness
+    y = cuvarconv.bilateral_filter(x, *sigmas, radius=2)
+    assert y[2, 3] == x[2, 3]
+    others = np.arange(42).reshape(6, 7) != 17
+    expected = reference_bilateral.bilateral_filter(x, *sigmas, radius=2)
+    assert_close(y[others], expected[others])
+
+
+def test_infinite_pixels_with_a_guide(xp):
+    """They are infinite wherever they count."""
+    x, g = noise((5, 12), "float64"), noise((5, 12), "float64", 1)
+    x[2, 3] = np.inf
+    y = bilateral(xp, x, 1.0, 0.8, guide=g, radius=1)
+    expected = reference_bilateral.bilateral_filter(x, 1.0, 0.8, guide=g, radius=1)
+    np.testing.assert_array_equal(np.isposinf(y), np.isposinf(expected))
+    assert np.isposinf(y).sum() == 9
+    assert_close(y[:, 5:], expected[:, 5:])
+
+
+@pytest.mark.parametrize("likeness", [1e-12, 1e-3, 1e12, np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_widths_far_from_the_pixels_sizes(xp, dtype, likeness):
+    x = noise((6, 7), dtype)
+    x[:3] *= 1e-12
+    check(xp, x, 1.0, likeness, radius=2)
+    small = bilateral(xp, x, 1.0, likeness, radius=1)[0]
+    expected = reference_bilateral.bilateral_filter(x, 1.0, likeness, radius=1)[0]
+    assert_close(small, expected)
+
+
 @each_kind
 @pytest.mark.parametrize("name", ["sigma_spatial", "sigma_range"])
 @pytest.mark.parametrize("keywords", [{"radius": 2}, {"truncate": 4.0}], ids=str)

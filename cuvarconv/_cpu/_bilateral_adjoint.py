@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cuvarconv._axis import Axis
 from cuvarconv._cpu._likeness import Block, Tap, Widths, cut
-from cuvarconv._cpu._pairs import Pairs, Tile, pair_rows
+from cuvarconv._cpu._moments import RowSum, Sums
+from cuvarconv._cpu._paired_adjoint import around, paired_tile
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu._tiles import gather
-from cuvarconv._cpu.bilateral import Filter, RowSum, Sums, weighted_sums
-from cuvarconv._window import Window
+from cuvarconv._cpu.bilateral import Filter, batch_part
 
 _PAIRED = 1 << 13  # values under one window
 
@@ -33,11 +32,12 @@ class Adjoint:
         channels = self.image * planes.shape[-3] + self.guide * features.shape[-3]
         size = down.stop - down.start, across.stop - across.start
         dtype = self.filter.dtype if self.image else self.filter.real
-        total = np.zeros((*planes.shape[:-3], channels, *size), dtype)
-        paired = self._paired
+        paired = self._paired(batch, planes, features)
+        outer = (features if paired and not self.image else planes).shape[:-3]
+        total = np.zeros((*outer, channels, *size), dtype)
 
         def tile_of(rows: Run, columns: Run) -> np.ndarray:
-            image, guide = (_paired_tile if paired else _mapped_tile)(self, batch, rows, columns)
+            image, guide = (Adjoint._pairs if paired else _mapped_tile)(self, batch, rows, columns)
             if not self.guide:
                 return image
             return np.concatenate([image, guide], axis=-3) if self.image else guide
@@ -45,17 +45,21 @@ class Adjoint:
         spread_tiles(total, self.filter.window, down, across, tile_of)
         return total
 
-    @property
-    def _paired(self) -> bool:
+    def _paired(self, batch: list[slice], planes: np.ndarray, features: np.ndarray) -> bool:
         """Whether pairs share their weight, and there is room for a tile of them."""
         some = self.filter
-        if some.sigma_spatial.size != 1 or some.sigma_range.shape[-2:] != (1, 1):
+        spatial, likeness = (part[batch_part(part, batch)] for part in (some.sigma_spatial, some.sigma_range))
+        if spatial.size != 1 or likeness.size != 1:
             return False
-        widths = Widths.of(some.sigma_spatial, some.sigma_range, some.radius, some.truncate, some.real)
-        # of a part of a map the window may reach farther than its σ
-        shared, moving = widths.shared, not widths.still.any()
-        channels = some.input.shape[-3] + some.guide.shape[-3]
-        return bool(shared and moving and channels * (2 * some.radius + 1) ** 2 <= _PAIRED)
+        widths = Widths.of(spatial, likeness, some.radius, some.truncate, some.real)
+        channels = planes[..., 0, 0].size + features[..., 0, 0].size
+        fits = channels * (2 * some.radius + 1) ** 2 <= _PAIRED
+        return bool(widths.shared and not widths.still.any() and fits)
+
+    def _pairs(self, batch: list[slice], rows: Run, columns: Run) -> tuple[np.ndarray, np.ndarray]:
+        block = self.filter.block((*batch, rows.hull, columns.hull))
+        grad = self.gradient(batch, rows.hull, columns.hull, block.dtype)
+        return paired_tile(self.filter.window, block, grad, rows, columns, image=self.image, guide=self.guide)
 
     def gradient(self, batch: list[slice], down: slice, across: slice, dtype: np.dtype) -> np.ndarray:
         """Return g of a block of outputs."""
@@ -66,84 +70,6 @@ def _inner(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return Σ_c Re(conj(a) b)."""
     products = (shares.conj() * values).real if np.iscomplexobj(shares) else shares * values
     return products[..., 0, :, :] if products.shape[-3] == 1 else np.add.reduce(products, axis=-3)
-
-
-# ---- pairs: each weight serves both pixels
-
-
-def _paired_tile(
-    adjoint: Adjoint, batch: list[slice], rows: Run, columns: Run
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a run of entries is sent, and what it gathers itself as the centre of windows."""
-    some, radius = adjoint.filter, adjoint.filter.radius
-    block = some.block((*batch, rows.hull, columns.hull))
-    (sums,) = weighted_sums(block)
-    shares = adjoint.gradient(batch, rows.hull, columns.hull, block.dtype) / block.picture(sums.norm)
-    mean = block.picture(sums.mean())
-    tile = Tile(rows.length, columns.length, radius)
-    window = Window(
-        _around(some.window.rows, rows, radius),
-        _around(some.window.columns, columns, radius),
-        some.window.cval,
-    )
-    tables = window.rows.table(), window.columns.table()
-    features = tile.flat(gather(block.features, *tables, window.cval, block.real))
-    pixels = features
-    if block.planes is not block.features:
-        pixels = tile.flat(gather(block.planes, *tables, window.cval, block.dtype))
-    shares, mean = (_placed(values, tile, rows, columns) for values in (shares, mean))
-    own = tile.shifted(features) - tile.shifted(features) + 1  # NaN where it is not finite
-    weight = np.multiply.reduce(own, axis=-3, keepdims=True)
-    image = RowSum((*shares.shape[:-1], tile.length), block.dtype)
-    image.row += tile.shifted(shares) * weight
-    guide = RowSum((*shares.shape[:-3], features.shape[-3], 1, tile.length), block.real)
-    guide.row += own - 1
-    sharpness = block.widths.sharpness
-    falloff = float(block.widths.falloff.reshape(()))
-    for row in pair_rows(features, tile, sharpness, falloff, keep=adjoint.guide):
-        for pairs in row:
-            if adjoint.image:
-                _send(image.row, pairs, shares, tile)
-            if adjoint.guide:
-                _pull(guide.row, pairs, shares, mean, pixels, tile)
-        image.end_row()
-        guide.end_row()
-    slope = guide.total * (2 * sharpness[..., None, :, :])
-    return tile.picture(image.total), tile.picture(slope)
-
-
-def _around(axis: Axis, run: Run, radius: int) -> Axis:
-    """Return a window of one tap that reads a run of entries and a margin."""
-    start = axis.start + run.first - radius
-    return replace(axis, taps=1, start=start, length=run.length + 2 * radius)
-
-
-def _placed(values: np.ndarray, tile: Tile, rows: Run, columns: Run) -> np.ndarray:
-    """Lay outputs at their centres in a flat tile, 0 where there are none."""
-    height, width = tile.height + 2 * tile.radius, tile.row
-    placed = np.zeros((*values.shape[:-2], height, width), values.dtype)
-    top, left = (run.hull.start + 2 * tile.radius - run.first for run in (rows, columns))
-    placed[..., top : top + values.shape[-2], left : left + values.shape[-1]] = values
-    return tile.flat(placed)
-
-
-def _send(total: np.ndarray, pairs: Pairs, shares: np.ndarray, tile: Tile) -> None:
-    for shift, part in ((pairs.shift, pairs.as_first), (-pairs.shift, pairs.as_second)):
-        total += tile.shifted(shares, shift) * part(pairs.weights)[..., None, :, :]
-
-
-def _pull(
-    total: np.ndarray, pairs: Pairs, shares: np.ndarray, mean: np.ndarray, pixels: np.ndarray, tile: Tile
-) -> None:
-    """Add what both weights of each pair pull its two pixels together or apart."""
-    start, stop = tile.first - pairs.shift, tile.first + tile.length
-    first, second = slice(start, stop), slice(start + pairs.shift, stop + pairs.shift)
-    slope = _inner(shares[..., first], pixels[..., second] - mean[..., first])
-    slope += _inner(shares[..., second], pixels[..., first] - mean[..., second])
-    slope *= pairs.weights
-    pull = pairs.differences * slope[..., None, :, :]
-    total += pairs.as_first(pull)
-    total -= pairs.as_second(pull)
 
 
 # ---- maps: each output has weights of its own
@@ -199,15 +125,15 @@ class _Outputs:
     @classmethod
     def of(cls, adjoint: Adjoint, batch: list[slice], down: slice, across: slice) -> _Outputs:
         """Filter a block."""
-        some = adjoint.filter.block((*batch, down, across), moving=True)
-        block = Block(some.planes, some.features, some.window, some.widths, some.dtype)
+        block = adjoint.filter.block((*batch, down, across), moving=True)
+        widths = block.widths
         grad = adjoint.gradient(batch, down, across, block.dtype)
         sums, apart, drawn = _draw_all(block, grad, guide=adjoint.guide)
         shares, mean = grad / sums.norm, sums.mean()
-        sharpness = np.minimum(2 * some.widths.sharpness[..., None, :, :], np.finfo(block.real).max)
+        sharpness = np.minimum(2 * widths.sharpness[..., None, :, :], np.finfo(block.real).max)
         drawn -= _inner(grad, mean)[..., None, :, :] * apart
         drawn = drawn / sums.norm * sharpness
-        drawn = np.where(some.widths.still[..., None, :, :], 0, drawn)
+        drawn = np.where(widths.still[..., None, :, :], 0, drawn)
         return cls(block, grad, shares, mean, sharpness, drawn)
 
     def draw(self, tap: Tap, where: tuple[slice, slice]) -> np.ndarray:
@@ -252,8 +178,8 @@ def _centres(rows: Run, columns: Run, radius: int) -> tuple[tuple[Any, ...], tup
 def _entries(some: Filter, block: Block, rows: Run, columns: Run) -> tuple[np.ndarray, np.ndarray]:
     """Return image and guide at a run of entries."""
     tables = (
-        _around(some.window.rows, rows, 0).table(),
-        _around(some.window.columns, columns, 0).table(),
+        around(some.window.rows, rows, 0).table(),
+        around(some.window.columns, columns, 0).table(),
     )
     features = gather(block.features, *tables, some.window.cval, block.real)
     if block.planes is block.features:

@@ -24,7 +24,7 @@ class Tap:
     weights: np.ndarray  # (…, h, w), 0 where the tap does not exist
     squares: np.ndarray  # (…, h, w), ‖g(q) − g(p)‖²/(2 σ_r²)
     pixels: np.ndarray  # (…, C, h, w)
-    differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r; not of pairs
+    differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r
     missing: np.ndarray | None = None  # where the tap does not exist
 
     def exists(self, values: np.ndarray) -> np.ndarray:
@@ -65,8 +65,8 @@ class Widths:
 
     @property
     def shared(self) -> bool:
-        """Whether all pixels of an image have the same σ, and all images the same σ_s."""
-        return self.falloff.size == 1 and self.sharpness.shape[-2:] == (1, 1) and self.radius is None
+        """Whether all pixels have the same σ and all of the window."""
+        return self.falloff.size == self.sharpness.size == 1 and self.radius is None
 
     def moving(self) -> Widths:
         """Let pixels that stay as they are have no taps."""
@@ -144,11 +144,7 @@ class Block:
         batch = np.broadcast_shapes(central.shape[:-3], self.widths.still.shape[:-2])
         return np.broadcast_to(central, (*batch, *central.shape[-3:]))
 
-    def picture(self, values: np.ndarray) -> np.ndarray:
-        """Return values of a tap or sums of them as (…, h, w)."""
-        return values
-
-    def rows(self, *, keep: bool = False) -> Iterator[Iterator[Tap]]:
+    def rows(self) -> Iterator[Iterator[Tap]]:
         """Yield the taps, row after row, as far as any pixel's radius reaches."""
         window, radius = self.window, self.window.rows.taps // 2
         if self.widths.radius is not None:

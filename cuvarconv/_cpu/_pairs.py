@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from cuvarconv._cpu._likeness import Block, Tap
-from cuvarconv._cpu._tiles import gather
+_BYTES = 1 << 20  # of pairs that are taken together, so that they stay in the cache
+_LINE = 6144  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
+_SHORTEST = 64  # where there are many channels
+_FEWEST = 4  # offsets
+_KEPT = 8 << 20  # bytes of weights that are kept for their second use
+_FAR = 1000.0  # of an exponent: such a weight is 0, and 0 times infinity would be NaN
 
 
 @dataclass(frozen=True)
 class Tile:
     """A block of pixels within a margin as wide as the window reaches, its rows laid end to end.
 
-    Then q − p is one number for each offset Δ, and all pairs of an offset are two slices.  Between the
-    rows of the block, slices run through the margins; what comes out there is never read.
+    Then q − p is one number for each offset Δ, and all pairs of an offset are two slices.  The rows of
+    all images with a guide of their own are in one line; images that share theirs are channels of it.
+    Pairs that have no pixel in the block, between two rows or images, are never read.
     """
 
     height: int
     width: int
     radius: int
+    samples: tuple[int, ...]  # of the guide: batch axes, 1 where images share it
 
     @cached_property
     def row(self) -> int:
@@ -31,135 +39,257 @@ class Tile:
 
     @cached_property
     def first(self) -> int:
-        """Where the block begins."""
+        """Where the block begins; as much lies behind its end."""
         return self.radius * self.row + self.radius
 
     @cached_property
-    def length(self) -> int:
-        """From the first to the last pixel of the block."""
-        return (self.height - 1) * self.row + self.width
+    def pixels(self) -> int:
+        """How many pixels there are in line."""
+        return math.prod(self.samples) * (self.height + 2 * self.radius) * self.row
 
     def flat(self, planes: np.ndarray) -> np.ndarray:
-        """View a gathered tile (…, rows, columns) as (…, 1, pixels)."""
-        return planes.reshape(*planes.shape[:-2], 1, -1)
+        """Lay a gathered tile (…, C, rows, columns) in line, (channels, pixels and some zeros)."""
+        shared = [axis for axis, length in enumerate(self.samples) if length == 1]
+        every = np.moveaxis(planes, [*shared, -3], range(len(shared) + 1))
+        channels = math.prod(every.shape[: len(shared) + 1])
+        line = np.zeros((channels, self.pixels + 2 * self.radius), planes.dtype)
+        line[:, : self.pixels] = every.reshape(channels, -1)
+        return line
 
-    def shifted(self, flat: np.ndarray, shift: int = 0) -> np.ndarray:
-        """Return a flat tile's values so far from each pixel of the block."""
-        return flat[..., self.first + shift : self.first + shift + self.length]
-
-    def picture(self, values: np.ndarray) -> np.ndarray:
-        """Return values of the block's pixels, (…, 1, length), as (…, rows, columns)."""
-        padded = np.empty((*values.shape[:-2], self.height * self.row), values.dtype)
-        padded[..., : self.length] = values[..., 0, :]
-        return padded.reshape(*values.shape[:-2], self.height, self.row)[..., : self.width]
+    def picture(self, line: np.ndarray, batch: tuple[int, ...]) -> np.ndarray:
+        """Return values of the block's pixels as (batch…, C, rows, columns)."""
+        shared = [axis for axis, length in enumerate(self.samples) if length == 1]
+        outer = [batch[axis] for axis in shared]
+        kept = [length for length in self.samples if length != 1]
+        size = self.height + 2 * self.radius, self.row
+        every = line[:, : self.pixels].reshape(*outer, line.shape[0] // math.prod(outer), *kept, *size)
+        inner = every[..., self.radius : self.radius + self.height, self.radius : self.radius + self.width]
+        return np.moveaxis(inner, range(len(shared) + 1), [*shared, -3])
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """The features of a tile in line, and how their differences and distances weigh.
+
+    Features are multiplied by a power of two near 1/(√2 σ_r), the unit, which is exact, and keeps them and
+    the squares of those differences that matter within the range of numbers.
+    """
+
+    features: np.ndarray  # (features, pixels)
+    unit: float
+    sharpness: float  # 1/(2 σ_r²) in these units
+    falloff: float  # 1/(2 σ_s²)
+    finite: bool  # whether all features are
+    bounded: bool  # whether all squares are finite too
+
+    @classmethod
+    def of(cls, features: np.ndarray, sharpness: float, falloff: float) -> Likeness:
+        """Take features in their own units, which are scaled in place, and 1/(√2 σ_r)."""
+        limits = np.finfo(features.dtype)
+        most, finite = largest(features)
+        exponent = math.frexp(most)[1]
+        near = math.frexp(sharpness)[1] if sharpness else limits.minexp
+        near = max(near, limits.minexp, limits.minexp // 4 - exponent)
+        unit = 2.0 ** min(near, limits.maxexp - 3, limits.maxexp - 3 - exponent)
+        np.multiply(features, features.dtype.type(unit), out=features)
+        scaled = min(sharpness / unit * (sharpness / unit), float(limits.max))
+        bounded = finite and 4 * len(features) * (most * unit) * (most * unit) < float(limits.max)
+        return cls(features, unit, scaled, falloff, finite, bounded)
+
+    def place(self, distances: np.ndarray) -> np.ndarray:
+        """Return exp(−½|Δ|²/σ_s²), nowhere 0: no tap is skipped."""
+        dtype = self.features.dtype
+        return np.maximum(np.exp(-self.falloff * distances), np.finfo(dtype).tiny).astype(dtype)
+
+
+def largest(values: np.ndarray) -> tuple[float, bool]:
+    """Return the largest absolute value that is finite, and whether all are."""
+    most = max(float(values.max()), -float(values.min()))
+    if math.isfinite(most):
+        return most, True
+    return float(np.max(np.abs(values), where=np.isfinite(values), initial=0)), False
+
+
+class Stack:
+    """Room for values of some pairs: (planes, Δ, p), for neighbouring p and all Δ of a row.
+
+    There are more p than are counted, so that as many second pixels have all their pairs.
+    """
+
+    def __init__(self, buffer: np.ndarray, planes: int, taps: int, count: int) -> None:
+        shape = planes, taps, count + taps - 1
+        self.planes = buffer[: math.prod(shape)].reshape(shape)
+        self.by_first = self.planes[..., :count]
+        outer, across, inner = self.planes.strides
+        self.by_second = np.ndarray(
+            self.by_first.shape,
+            buffer.dtype,
+            buffer,
+            (taps - 1) * inner,
+            (outer, across - inner, inner),
+        )
+
+
 class Pairs:
-    """All pairs (p, p + Δ) that have a pixel in the block, for one offset Δ.
+    """The pairs (p, p + Δ) of neighbouring p with all Δ of a row."""
 
-    Entry t of the arrays is the pair whose second pixel is the block's t, entry t + shift the one whose
-    first it is.
+    __slots__ = ("row", "stack", "start", "weights")
+
+    def __init__(self, row: Offsets, start: int, stack: Stack, weights: Stack) -> None:
+        self.row, self.start, self.stack, self.weights = row, start, stack, weights
+
+    def firsts(self, line: np.ndarray) -> np.ndarray:
+        """View values (channels, pixels) at p."""
+        return line[:, None, self.start : self.start + self.stack.planes.shape[-1]]
+
+    def seconds(self, line: np.ndarray) -> np.ndarray:
+        """View values (channels, pixels) at p + Δ."""
+        return self.row.ahead(line)[..., self.start : self.start + self.stack.planes.shape[-1]]
+
+    def add(self, sums: PairSums, place: np.ndarray, first: slice, second: slice) -> None:
+        """Add up over Δ, times `place`, those planes that go to first pixels, and those that go to second."""
+        sums.add(0, self.start, place, self.stack.by_first[first])
+        sums.add(1, self.start + self.row.behind, place, self.stack.by_second[second])
+
+    def add_weights(self, sums: PairSums) -> None:
+        """Add up the weights."""
+        sums.add(0, self.start, self.row.place, self.weights.by_first)
+        sums.add(1, self.start + self.row.behind, self.row.place, self.weights.by_second)
+
+
+class PairSums:
+    """Sums over pairs for each pixel in line, (channels, pixels): as their first, and as their second."""
+
+    def __init__(self, channels: int, tile: Tile, dtype: np.dtype) -> None:
+        self._ends = np.zeros((2, channels, tile.pixels), dtype)
+        self._part = np.empty((channels, 0), dtype)
+
+    def add(self, end: int, start: int, place: np.ndarray, terms: np.ndarray) -> None:
+        """Add Σ_Δ place · terms to the pixels from `start` on."""
+        _, taps, count = terms.shape
+        if self._part.shape[-1] != count:
+            self._part = np.empty((len(terms), count), terms.dtype)
+        if taps == 1:  # for which there is no fast product
+            np.multiply(terms[:, 0], place, out=self._part)
+        else:
+            np.matmul(place, terms, out=self._part)
+        into = self._ends[end, :, start : start + count]
+        np.add(into, self._part, out=into)
+
+    def both(self, channels: slice, where: slice = slice(None)) -> np.ndarray:
+        """Return the sums over all pairs of a pixel."""
+        return self._ends[0, channels, where] + self._ends[1, channels, where]
+
+    def apart(self, channels: slice, where: slice = slice(None)) -> np.ndarray:
+        """Return the sums over pairs of which a pixel is the first, less those of which it is the second."""
+        return self._ends[0, channels, where] - self._ends[1, channels, where]
+
+
+class Offsets:
+    """Neighbouring Δ in a row of half the window."""
+
+    def __init__(self, down: int, columns: range, tile: Tile, likeness: Likeness) -> None:
+        self.shift = down * tile.row + columns.start  # the first of them in line
+        self.taps = len(columns)
+        self.behind = self.shift + self.taps - 1  # from the first p to the first q that has all its pairs
+        self.distances = (down**2 + np.square(np.arange(columns.start, columns.stop))).astype(
+            likeness.features.dtype
+        )
+        self.place = likeness.place(self.distances)
+        self._ahead: dict[int, np.ndarray] = {}
+
+    def ahead(self, line: np.ndarray) -> np.ndarray:
+        """View values (channels, pixels) at p + Δ for all p, (channels, Δ, p)."""
+        view = self._ahead.get(id(line))
+        if view is None:
+            outer, inner = line.strides
+            shape = len(line), self.taps, line.shape[-1] - self.behind
+            view = np.ndarray(shape, line.dtype, line, self.shift * inner, (outer, inner, inner))
+            self._ahead[id(line)] = view  # which keeps the line alive, and so its identity
+        return view
+
+
+class Walk:
+    """All pairs that have a pixel in a tile's block, strip by strip.
+
+    The weights of pairs are exp(−½‖g(p + Δ) − g(p)‖²/σ_r²).  The first plane of their stack holds the same,
+    but where weights are kept for use `twice`; the next hold the features' differences g(p + Δ) − g(p), in
+    their own units.  There are at least so many `planes`, and then, if asked for, one of the squares
+    ‖g(p + Δ) − g(p)‖².  Each stack overwrites the one before.
     """
 
-    shift: int
-    distance: int  # |Δ|²
-    weights: np.ndarray  # (…, 1, pairs)
-    squares: np.ndarray  # (…, 1, pairs), ‖g(q) − g(p)‖²/(2 σ_r²)
-    differences: np.ndarray  # (…, features, 1, pairs), g(p + Δ) − g(p) in units of √2 σ_r
+    def __init__(
+        self, tile: Tile, likeness: Likeness, planes: int, *, squares: bool = False, twice: bool = False
+    ) -> None:
+        features = likeness.features
+        self._likeness, self._squares = likeness, squares
+        self._first, self._end = tile.first, tile.pixels - tile.first
+        planes = max(planes, 1 + len(features)) + squares
+        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LINE * features.itemsize)))
+        self._step = max(_SHORTEST, min(_LINE, _BYTES // (planes * most * features.itemsize)))
+        self._rows = list(_offsets(tile, likeness, most))
+        length = self._step + most - 1
+        self._buffer = np.empty(planes * most * length, features.dtype)
+        self._stack_of = functools.lru_cache(maxsize=4)(functools.partial(Stack, self._buffer, planes))
+        self.strips = range(-(-self._end // self._step))
+        self.lag = -(-(tile.first + most) // self._step)
+        shape = self.lag + 1, len(self._rows), most * length
+        fits = twice and math.prod(shape) * features.itemsize <= _KEPT
+        self._kept = np.empty(shape, features.dtype) if fits else None
 
-    def as_first(self, values: np.ndarray) -> np.ndarray:
-        """Return the pairs' values where the block's pixel is the first."""
-        return values[..., self.shift :]
+    def end(self, strip: int) -> int:
+        """Return the first pixel behind a strip."""
+        return min((strip + 1) * self._step, self._end)
 
-    def as_second(self, values: np.ndarray) -> np.ndarray:
-        """Return the pairs' values where the block's pixel is the second."""
-        return values[..., : values.shape[-1] - self.shift]
+    def _pairs(self, strip: int) -> Iterator[Pairs]:
+        for number, row in enumerate(self._rows):
+            start = max(strip * self._step, self._first - row.behind)
+            count = self.end(strip) - start
+            if count > 0:
+                weights = self._buffer
+                if self._kept is not None:
+                    weights = self._kept[strip % len(self._kept), number]
+                stack = self._stack_of(row.taps, count)
+                yield Pairs(row, start, stack, Stack(weights, 1, row.taps, count))
 
-
-def pair_rows(
-    features: np.ndarray, tile: Tile, sharpness: np.ndarray, falloff: float, *, keep: bool
-) -> Iterator[Iterator[Pairs]]:
-    """Yield the offsets of half the window, row after row; each overwrites the arrays of the one before.
-
-    `features` is a flat tile, `sharpness` 1/(√2 σ_r) as (…, 1, 1), `falloff` 1/(2 σ_s²).  Differences
-    and squares are there if they are to be kept.
-    """
-    outer = np.broadcast_shapes(features.shape[:-3], sharpness.shape[:-2])
-    longest, dtype, channels = tile.length + tile.first, features.dtype, features.shape[-3]
-    differences = np.empty((*outer, channels if keep else 1, 1, longest), dtype)
-    weights = np.empty((*outer, 1, longest), dtype)
-    squares = np.empty_like(weights) if keep or channels > 1 else weights
-
-    def row(down: int) -> Iterator[Pairs]:
-        for across in range(-tile.radius if down else 1, tile.radius + 1):
-            shift, distance = down * tile.row + across, down**2 + across**2
-            arrays = (array[..., : tile.length + shift] for array in (weights, squares, differences))
-            pairs = Pairs(shift, distance, *arrays)
-            seen = features[..., tile.first - shift : tile.first + tile.length + shift]
-            _measure(pairs, seen, sharpness[..., None, :, :])
-            np.subtract(dtype.type(-distance * falloff), pairs.squares, out=pairs.weights)
-            np.exp(pairs.weights, out=pairs.weights)
+    def pairs(self, strip: int) -> Iterator[Pairs]:
+        """Yield the pairs of a strip, by their first pixels, in its turn."""
+        for pairs in self._pairs(strip):
+            self._weigh(pairs)
             yield pairs
 
-    for down in range(tile.radius + 1):
-        yield row(down)
+    def again(self, strip: int, *, differences: bool) -> Iterator[Pairs]:
+        """Yield pairs once more, at most `lag` strips later, with differences if asked for."""
+        for pairs in self._pairs(strip):
+            if self._kept is None:
+                self._weigh(pairs)
+            elif differences:
+                self._subtract(pairs)
+            yield pairs
 
+    def _subtract(self, pairs: Pairs) -> np.ndarray:
+        features = self._likeness.features
+        differences = pairs.stack.planes[1 : 1 + len(features)]
+        return np.subtract(pairs.seconds(features), pairs.firsts(features), out=differences)
 
-def _measure(pairs: Pairs, features: np.ndarray, sharpness: np.ndarray) -> None:
-    """Fill in the squares, and the differences as far as there is room for them."""
-    count, room = pairs.weights.shape[-1], pairs.differences.shape[-3]
-    for channel in range(features.shape[-3]):
-        line = features[..., channel : channel + 1, :, :]
-        at = min(channel, room - 1)
-        difference = pairs.differences[..., at : at + 1, :, :]
-        np.subtract(line[..., pairs.shift :], line[..., :count], out=difference)
-        np.multiply(difference, sharpness, out=difference)
-        one = difference[..., 0, :, :]
-        if channel == 0:
-            np.multiply(one, one, out=pairs.squares)
+    def _weigh(self, pairs: Pairs) -> None:
+        likeness, weights = self._likeness, pairs.weights.planes[0]
+        differences = self._subtract(pairs)
+        squares = pairs.stack.planes[-1] if self._squares else weights
+        if len(differences) == 1:
+            np.multiply(differences[0], differences[0], out=squares)
         else:
-            np.multiply(one, one, out=pairs.weights)
-            np.add(pairs.squares, pairs.weights, out=pairs.squares)
+            np.einsum("ckt,ckt->kt", differences, differences, out=squares)
+        np.multiply(squares, weights.dtype.type(-likeness.sharpness), out=weights)
+        if self._squares and not likeness.bounded:
+            np.minimum(squares, _FAR / likeness.sharpness, out=squares)
+        np.exp(weights, out=weights)
 
 
-@dataclass(frozen=True)
-class PairedBlock(Block):
-    """A block of outputs that share the two σ: each weight is computed once, for both its pixels."""
-
-    @cached_property
-    def tile(self) -> Tile:
-        """The block within its margin."""
-        return Tile(*self.window.output_shape, self.window.rows.taps // 2)
-
-    @property
-    def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of the weights of a tap, and of its pixels."""
-        batch = np.broadcast_shapes(self.features.shape[:-3], self.widths.sharpness.shape[:-2])
-        return (*batch, 1, self.tile.length), (*self.planes.shape[:-2], 1, self.tile.length)
-
-    def picture(self, values: np.ndarray) -> np.ndarray:
-        """Return values of a tap or sums of them as (…, h, w)."""
-        return self.tile.picture(values)
-
-    def rows(self, *, keep: bool = False) -> Iterator[Iterator[Tap]]:
-        """Yield the taps, row after row: the centre, then both taps of all pairs of a row."""
-        tables = self.window.rows.table(), self.window.columns.table()
-        sharpness, falloff = self.widths.sharpness, float(self.widths.falloff.reshape(()))
-        features = self.tile.flat(gather(self.features, *tables, self.window.cval, self.real))
-        pixels = features
-        if self.planes is not self.features:
-            pixels = self.tile.flat(gather(self.planes, *tables, self.window.cval, self.dtype))
-        yield iter([self._centre(features, pixels)])
-        for row in pair_rows(features, self.tile, sharpness, falloff, keep=keep):
-            yield (tap for pairs in row for tap in self._taps(pairs, pixels))
-
-    def _centre(self, features: np.ndarray, pixels: np.ndarray) -> Tap:
-        own = self.tile.shifted(features)
-        squares = np.add.reduce(own - own, axis=-3)  # NaN where it is not finite
-        return Tap(0, squares + 1, squares, self.tile.shifted(pixels), np.empty(0))
-
-    def _taps(self, pairs: Pairs, pixels: np.ndarray) -> Iterator[Tap]:
-        for shift, part in ((pairs.shift, pairs.as_first), (-pairs.shift, pairs.as_second)):
-            shifted = self.tile.shifted(pixels, shift)
-            yield Tap(pairs.distance, part(pairs.weights), part(pairs.squares), shifted, np.empty(0))
+def _offsets(tile: Tile, likeness: Likeness, most: int) -> Iterator[Offsets]:
+    for down in range(tile.radius + 1):
+        columns = range(-tile.radius if down else 1, tile.radius + 1)
+        parts = -(-len(columns) // most)
+        for part in range(parts):
+            some = slice(*(len(columns) * at // parts for at in (part, part + 1)))
+            yield Offsets(down, columns[some], tile, likeness)

@@ -11,22 +11,21 @@ With e[p,q] = Σ_c g[p] (x[q] − y[p]) w[p,q] / D[p], where g is the gradient i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cuvarconv._blocks import Where, matching
 from cuvarconv._cpu._bilateral_adjoint import Adjoint
-from cuvarconv._cpu._likeness import Tap
+from cuvarconv._cpu._moments import moments
 from cuvarconv._cpu._sums import PARTIAL, add_or_assign, sum_blocks
 from cuvarconv._cpu._tiles import WORKSPACE, store
-from cuvarconv._cpu._workers import for_each
-from cuvarconv._cpu.bilateral import BLOCK, BYTES, Filter, weighted_sums
+from cuvarconv._cpu._workers import for_each, serial_blas
+from cuvarconv._cpu.bilateral import BLOCK, BYTES, Filter
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_FAR = 1000.0  # of a square: such a weight is 0, and 0 times infinity would be NaN
 _TOGETHER = 1 << 20  # sums for which the gradients in both σ come from one pass
 
 Outputs = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
@@ -52,20 +51,21 @@ def bilateral_gradient(
     dtype = accumulator_dtype(dtype)
     filter = Filter(input, guide, sigma_spatial, sigma_range, window, truncate, dtype)
     of_input, of_guide, *of_sigmas = outputs
-    if of_guide is not None and of_guide.shape[:-3] != input.shape[:-3]:
-        _sum_guide(filter, grad, of_guide)
-        of_guide = None
-    if of_input is not None or of_guide is not None:
-        _write_images(filter, grad, of_input, of_guide)
-    wanted = [
-        _OfSigma(output, factors)
-        for output, factors in zip(of_sigmas, (_distance, _square), strict=True)
-        if output is not None
-    ]
-    shapes = [some.output.shape for some in wanted]
-    together = len(wanted) == 2 and math.prod(np.broadcast_shapes(*shapes)) <= _TOGETHER
-    for group in [wanted] if together else [[some] for some in wanted]:
-        _write_sigmas(filter, grad, group)
+    with serial_blas:
+        if of_guide is not None and of_guide.shape[:-3] != input.shape[:-3]:
+            _sum_guide(filter, grad, of_guide)
+            of_guide = None
+        if of_input is not None or of_guide is not None:
+            _write_images(filter, grad, of_input, of_guide)
+        wanted = [
+            _OfSigma(output, factor)
+            for output, factor in zip(of_sigmas, ("distance", "square"), strict=True)
+            if output is not None
+        ]
+        shapes = [some.output.shape for some in wanted]
+        together = len(wanted) == 2 and math.prod(np.broadcast_shapes(*shapes)) <= _TOGETHER
+        for group in [wanted] if together else [[some] for some in wanted]:
+            _write_sigmas(filter, grad, group)
 
 
 def _write_images(
@@ -84,7 +84,7 @@ def _write_images(
                 store(output[(*batch, slice(None), down, across)], part)
                 channels += output.shape[-3]
 
-    pieces = filter.pieces((*filter.input.shape[:-3], *image))
+    pieces = filter.pieces((*filter.input.shape[:-3], *image), 2 * BLOCK)
     for_each(block, pieces, most_workers=WORKSPACE // BYTES)
 
 
@@ -117,24 +117,19 @@ def _reduced(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 # ---- the two σ
 
 
-def _distance(filter: Filter, where: Where) -> tuple[Callable[[Tap], np.ndarray], np.ndarray]:
-    """Return what multiplies the weights, |q − p|², and the sums, 1/σ_s³."""
-    sigma = filter.sigma_spatial[matching(filter.sigma_spatial, where)].astype(np.float64)
-    return lambda tap: tap.weights * tap.weights.dtype.type(tap.distance), sigma**-3.0
-
-
-def _square(filter: Filter, where: Where) -> tuple[Callable[[Tap], np.ndarray], np.ndarray]:
-    """Return what multiplies the weights, ‖f(q) − f(p)‖²/(2 σ_r²), and the sums, 2/σ_r."""
-    sigma = filter.sigma_range[matching(filter.sigma_range, where)].astype(np.float64)
-    return lambda tap: tap.weights * np.minimum(tap.squares, _FAR), 2 / sigma
-
-
 @dataclass(frozen=True)
 class _OfSigma:
     """The gradient in one of the two σ."""
 
     output: np.ndarray
-    factors: Callable[[Filter, Where], tuple[Callable[[Tap], np.ndarray], np.ndarray]]
+    factor: str
+
+    def scale(self, filter: Filter, where: Where) -> np.ndarray:
+        """Return what multiplies a block's moments: of distances 1/σ_s³, of squares 2/σ_r."""
+        sigma = filter.sigma_spatial if self.factor == "distance" else filter.sigma_range
+        part = sigma[matching(sigma, where)].astype(np.float64)
+        scale = part**-3.0 if self.factor == "distance" else 2 / part
+        return np.minimum(scale, np.finfo(filter.real).max).astype(filter.real)
 
 
 def _write_sigmas(filter: Filter, grad: np.ndarray, wanted: Sequence[_OfSigma]) -> None:
@@ -170,14 +165,11 @@ def _sigma_slopes(
     """Return the gradients at a block of outputs, (…, h, w)."""
     *batch, down, across = where
     block = filter.block(where, moving=True)
-    factors, scales = zip(*(some.factors(filter, where) for some in wanted), strict=True)
-    sums, *moments = weighted_sums(block, *factors)
+    filtered = moments(block, *(some.factor for some in wanted), paired=filter.paired(block))
     given = grad[(*batch, slice(None), down, across)].astype(block.dtype, copy=False).conj()
-    mean, norm, slopes = sums.mean(), sums.norm, []
-    for moment, scale in zip(moments, scales, strict=True):
-        share = block.picture((moment.products - mean * moment.norm) / norm)
-        limited = np.minimum(scale, np.finfo(block.real).max).astype(block.real)
-        slope = np.add.reduce((given * share).real, axis=-3) * limited
+    found = []
+    for some, share in zip(wanted, filtered.slopes, strict=True):
+        slope = np.add.reduce((given * share).real, axis=-3) * some.scale(filter, where)
         np.copyto(slope, 0, where=block.widths.still)
-        slopes.append(slope)
-    return slopes
+        found.append(slope)
+    return found

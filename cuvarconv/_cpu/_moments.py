@@ -1,0 +1,128 @@
+"""Sums over the taps of a block of outputs: the filter, and what its gradients in the two σ are made of."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cuvarconv._cpu._likeness import Block, Tap
+from cuvarconv._cpu._lines import Lines, limited
+from cuvarconv._cpu._pairs import PairSums, Walk
+
+_FAR = 1000.0  # of a square: such a weight is 0, and 0 times infinity would be NaN
+FACTORS: dict[str, Callable[[Tap], np.ndarray]] = {
+    "distance": lambda tap: tap.weights * tap.weights.dtype.type(tap.distance),
+    "square": lambda tap: tap.weights * np.minimum(tap.squares, _FAR),
+}
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What the taps of some outputs sum up to."""
+
+    norm: np.ndarray  # D = Σ w, (…, 1, h, w)
+    mean: np.ndarray  # y = Σ w x / D, (…, C, h, w)
+    slopes: tuple[np.ndarray, ...]  # Σ φ w (x − y) / D for each factor φ
+
+
+def moments(block: Block, *factors: str, paired: bool = False) -> Moments:
+    """Sum over all taps, each pair of pixels together if asked for."""
+    return _paired_moments(block, factors) if paired else _mapped_moments(block, factors)
+
+
+class RowSum:
+    """A sum of taps, row by row, so that long ones lose nothing."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
+        self.total, self.row = np.zeros(shape, dtype), np.zeros(shape, dtype)
+
+    def end_row(self) -> None:
+        """Add up what has come since the last call."""
+        np.add(self.total, self.row, out=self.total)
+        self.row[...] = 0
+
+
+class Sums:
+    """Σ w and Σ w x for every pixel of a block."""
+
+    def __init__(self, block: Block) -> None:
+        weights, pixels = block.shapes
+        self._weights, self._products = RowSum(weights, block.real), RowSum(pixels, block.dtype)
+        self._product = np.empty(pixels, block.dtype)
+
+    def add(self, weights: np.ndarray, tap: Tap) -> None:
+        """Add a tap; its pixels do not count where it does not exist, whatever they are."""
+        np.add(self._weights.row, weights, out=self._weights.row)
+        np.multiply(tap.pixels, weights[..., None, :, :], out=self._product)
+        np.add(self._products.row, tap.exists(self._product), out=self._products.row)
+
+    def end_row(self) -> None:
+        """Add up what has come since the last call."""
+        self._weights.end_row()
+        self._products.end_row()
+
+    @property
+    def norm(self) -> np.ndarray:
+        """Return Σ w as (…, 1, h, w)."""
+        return self._weights.total[..., None, :, :]
+
+    @property
+    def products(self) -> np.ndarray:
+        """Return Σ w x."""
+        return self._products.total
+
+    def mean(self) -> np.ndarray:
+        """Return Σ w x / Σ w."""
+        return self.products / self.norm
+
+
+def _mapped_moments(block: Block, factors: tuple[str, ...]) -> Moments:
+    sums, *others = (Sums(block) for _ in range(1 + len(factors)))
+    for row in block.rows():
+        for tap in row:
+            sums.add(tap.weights, tap)
+            for other, factor in zip(others, factors, strict=True):
+                other.add(tap.exists(FACTORS[factor](tap)), tap)
+        for some in (sums, *others):
+            some.end_row()
+    norm, mean = sums.norm, sums.mean()
+    return Moments(norm, mean, tuple((other.products - mean * other.norm) / norm for other in others))
+
+
+# ---- pairs: each weight serves both pixels
+
+
+def _paired_moments(block: Block, factors: tuple[str, ...]) -> Moments:
+    """Sum over pairs of w (x(q) − x(p)), which one pixel adds and the other subtracts."""
+    lines = Lines.of(block, block.window, *block.window.output_shape)
+    if lines.infinite:
+        return _mapped_moments(block, factors)
+    every = slice(0, 1 + len(lines.pixels))
+    sums, *others = (PairSums(every.stop, lines.tile, block.real) for _ in range(1 + len(factors)))
+    walk = Walk(lines.tile, lines.likeness, every.stop, squares="square" in factors)
+    for pairs in itertools.chain.from_iterable(map(walk.pairs, walk.strips)):
+        place, planes = pairs.row.place, lines.rises(pairs)
+        np.multiply(planes[1:], planes[0], out=planes[1:])
+        pairs.add(sums, place, every, every)
+        for other, factor in zip(others, factors, strict=True):
+            if factor == "distance":
+                pairs.add(other, place * pairs.row.distances, every, every)
+            else:  # the last
+                np.multiply(planes, pairs.stack.planes[-1], out=planes)
+                pairs.add(other, place, every, every)
+    total = sums.both(slice(1))
+    total += 1 + lines.alike(slice(lines.tile.pixels))
+    norm = lines.of_features(total)
+    drift = lines.values(sums.apart(slice(1, None)))
+    drift /= norm
+    slopes = []
+    for other, factor in zip(others, factors, strict=True):
+        slope = lines.values(other.apart(slice(1, None))) - drift * lines.of_features(other.both(slice(1)))
+        scale = lines.likeness.sharpness if factor == "square" else 1.0
+        slopes.append(slope / norm * limited(scale / lines.unit, block.real))
+    drift += lines.values(lines.pixels)
+    drift *= limited(1 / lines.unit, block.real)
+    return Moments(norm, drift, tuple(slopes))
