@@ -160,8 +160,8 @@ correlate(
       const Tile t = {i0 * rs + m0 * rd, j0 * cs + n0 * cd, (LY - 1) * rs + (mc - 1) * rd + 1,
                       (LX * V - 1) * cs + (nc - 1) * cd + 1, pitch};
       __syncthreads();  // the previous tile is read
-      load_tile<V, 4>(tile, t, active, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
-                      number<A>(cval_re, cval_im));
+      load_tile<V, V == 1 ? 2 : 4>(tile, t, active, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
+                                   number<A>(cval_re, cval_im));
       __syncthreads();
       const bool neighbours = cs == 1 && cd == 1;
       for (int m = 0; m < mc; ++m) {

@@ -26,14 +26,14 @@
 template <class A> constexpr int ROWS = 16 / sizeof(A);  // R: pixels of a thread
 constexpr int THREADS = 128;
 constexpr int TAPS_IN_FLIGHT = 4;  // rows of taps, R values for each
-// Values of a tile that a thread has in flight; registers allow no more.
-template <class A, int P> constexpr int CELLS = P > 1 && sizeof(A) == 4 ? 8 : sizeof(A) == 16 ? 2 : 4;
 
-// Blocks per multiprocessor, at least: bounds the registers.
+// Blocks per multiprocessor, at least, which bounds the registers; and values of a tile that a thread has in flight.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 template <int P> constexpr int BLOCKS = P == 16 ? 2 : P == 4 ? 3 : 4;
+template <class A, int P> constexpr int CELLS = sizeof(A) == 16 ? 2 : 4;
 #else
 template <int P> constexpr int BLOCKS = P == 16 ? 2 : P == 4 ? 3 : 5;
+template <class A, int P> constexpr int CELLS = P > 1 && sizeof(A) == 4 ? 8 : sizeof(A) == 16 ? 2 : 4;
 #endif
 
 // The direct reads of one class of pixels along an axis, and what is known of a block of them.

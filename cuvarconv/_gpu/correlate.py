@@ -72,12 +72,14 @@ def _plan(window: Window, planes: int, groups: int, dtype: np.dtype, shared_limi
     number = accumulator_dtype(dtype)
     side_by_side = lanes(window, number)
     most = next((count for count in PLANES if planes <= count), PLANES[-1])
+    plans = []
     for per_block in sorted((count for count in PLANES if count <= most), reverse=True):
         limit = min(_SHARED[per_block], shared_limit - _AHEAD[per_block])
         tile = tiling(window, side_by_side, min(planes, per_block), number, limit)
+        plans.append((per_block, tile))
         if tile.tiles(window) * -(-planes // per_block) * groups >= _ENOUGH_BLOCKS:
             break
-    return per_block, tile
+    return plans[-1]
 
 
 def _launch(
