@@ -22,6 +22,7 @@ from cuvarconv._gpu._geometry import (
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, shared_memory_per_block
 from cuvarconv._gpu._pieces import Piece, pieces
+from cuvarconv._gpu._replay import replayed
 from cuvarconv._gpu._tiles import THREADS, Tiling, lanes, tiling
 from cuvarconv._window import Window
 
@@ -36,6 +37,7 @@ _ENOUGH_BLOCKS = 128  # about one for each of 132 multiprocessors
 _MOST_PLANES = 1 << 24
 
 
+@replayed
 def correlate(
     input: Any,
     weights: Any,
