@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,18 +59,17 @@ class Launch:
         return replace(self, arguments=left)
 
 
-_recorded = threading.local()
+_watched = threading.local()
 
 
 @contextmanager
-def recording() -> Iterator[list[Launch]]:
-    """Collect this thread's launches."""
-    launches: list[Launch] = []
-    before, _recorded.launches = getattr(_recorded, "launches", None), launches
+def watching(see: Callable[[Launch], None]) -> Iterator[None]:
+    """Show this thread's launches to `see`, one after the other."""
+    before, _watched.see = getattr(_watched, "see", None), see
     try:
-        yield launches
+        yield
     finally:
-        _recorded.launches = before
+        _watched.see = before
 
 
 def launch(
@@ -82,9 +81,9 @@ def launch(
         kernel.max_dynamic_shared_size_bytes = shared
     prepared = Launch(kernel, blocks, threads, tuple(arguments), shared)
     prepared.run(prepared.arguments)
-    recorded = getattr(_recorded, "launches", None)
-    if recorded is not None:
-        recorded.append(prepared)
+    see = getattr(_watched, "see", None)
+    if see is not None:
+        see(prepared)
 
 
 @cupy.memoize(for_each_device=True)

@@ -14,9 +14,10 @@ from typing import Any
 import cupy
 
 from cuvarconv._gpu._kept import kept
-from cuvarconv._gpu._launch import Launch, recording
+from cuvarconv._gpu._launch import Launch, watching
 
 _ALIGNMENT = 16  # bytes: what decides on vectors
+_MOST_LAUNCHES = 16  # of a call that is worth a plan
 _COUNTED = 16 << 10  # bytes that a plan counts as: a few hundred are kept
 
 
@@ -25,7 +26,7 @@ class _Step:
     """A launch, and which of its arguments are which of the call's arrays."""
 
     launch: Launch
-    arrays: tuple[tuple[int, int], ...]
+    arrays: tuple[tuple[int, Any], ...]
 
     def __call__(self, arrays: list[Any]) -> None:
         arguments = list(self.launch.arguments)
@@ -46,9 +47,10 @@ def replayed(primitive: Callable[..., None]) -> Callable[..., None]:
         key = (primitive, tuple(_describe(operands, arrays)), tuple(keywords.values()))
         plan: _Plan | None = kept.find(*key)
         if plan is None:
-            with recording() as launches:
+            planner = _Planner(arrays)
+            with watching(planner.see):
                 primitive(*operands, **keywords)
-            kept.keep(_plan(launches, arrays), _COUNTED, *key)
+            kept.keep(planner.plan, _COUNTED, *key)
         elif plan:
             for step in plan:
                 step(arrays)
@@ -72,21 +74,31 @@ def _describe(operands: tuple[Any, ...], arrays: list[Any]) -> Iterator[Hashable
             yield operand
 
 
-def _plan(launches: list[Launch], arrays: list[Any]) -> _Plan:
-    """Return the launches without their arrays; nothing if they have others than the call's and tables."""
-    tables = kept.tables()
-    steps = []
-    for launch in launches:
+class _Planner:
+    """Makes a plan of launches, without their arrays; none if they have others than the call's and tables."""
+
+    def __init__(self, arrays: list[Any]) -> None:
+        self.plan: _Plan = []
+        self._arrays = arrays
+        self._possible = True
+
+    def see(self, launch: Launch) -> None:
+        """Take one more launch."""
+        if not self._possible:
+            return
+        tables = kept.tables()
         found = []
         for place, argument in enumerate(launch.arguments):
-            if not isinstance(argument, cupy.ndarray) or id(argument) in tables:
-                continue
-            operand = next((at for at, array in enumerate(arrays) if _start_together(array, argument)), None)
-            if operand is None:
-                return []
-            found.append((place, operand))
-        steps.append(_Step(launch.without([place for place, _ in found]), tuple(found)))
-    return steps
+            if isinstance(argument, cupy.ndarray) and id(argument) not in tables:
+                found.append((place, self._number(argument)))
+        self.plan.append(_Step(launch.without([place for place, _ in found]), tuple(found)))
+        if len(self.plan) > _MOST_LAUNCHES or any(operand is None for _, operand in found):
+            self._possible = False
+            self.plan.clear()
+
+    def _number(self, argument: Any) -> int | None:
+        numbers = (at for at, array in enumerate(self._arrays) if _start_together(array, argument))
+        return next(numbers, None)
 
 
 def _start_together(array: Any, argument: Any) -> bool:
