@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import math
 import sys
@@ -41,8 +42,8 @@ class Home:
     def backend(self) -> ModuleType:
         """The package that computes there, or, for dask arrays, the module that plans it block by block."""
         if self.library == "dask":
-            return importlib.import_module("cuvarconv._dask")
-        return _cpu if self.device is None else importlib.import_module("cuvarconv._gpu")
+            return _package("cuvarconv._dask")
+        return _cpu if self.device is None else _package("cuvarconv._gpu")
 
     def entered(self) -> AbstractContextManager[Any]:
         """Make the arrays' device and the caller's stream current, for the length of a call."""
@@ -50,6 +51,8 @@ class Home:
             return nullcontext()
         return self.backend.current(self.device, self.library)
 
+
+_package = functools.cache(importlib.import_module)  # each call asks several times
 
 _HOST_ARRAYS = Home("numpy", None)
 _DASK_ARRAYS = Home("dask", None)

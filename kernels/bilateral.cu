@@ -51,7 +51,7 @@ __device__ __forceinline__ void weigh(
     for (int v = 0; v < V; ++v) w[u][v] = 0;
   for (int k = 0; k < features; ++k) {
     const Pack<R, V> here = own_feature<V>(own, k);
-    for_each_pixel<V, TAPS>(tile + k * plane, pitch, column, 1, 1, count, [&](int u, int v, R pixel) {
+    for_neighbours<V, TAPS>(tile + k * plane, pitch, column, count, [&](int u, int v, R pixel) {
       const R difference = multiply_add(pixel, falloffs[v].unit, -here.v[v]);
       w[u][v] = multiply_add(difference, difference, w[u][v]);
     });
@@ -136,7 +136,7 @@ __device__ __forceinline__ void add_taps(
 #pragma unroll
   for (int p = 0; p < P; ++p)
     if (p < active)
-      for_each_pixel<V, TAPS>(tile + p * plane, pitch, column, 1, 1, count, [&](int u, int v, A pixel) {
+      for_neighbours<V, TAPS>(tile + p * plane, pitch, column, count, [&](int u, int v, A pixel) {
         if (!(w[u][v] < 0)) sums.values[p][v] = add_weighted(sums.values[p][v], w[u][v], pixel);
       });
 }

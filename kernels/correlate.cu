@@ -8,46 +8,109 @@
 //
 // The kernel tensor is the traffic: kh*kw values per pixel, used once per plane.  So a block takes
 // LX*V columns, THREADS/LX rows and up to P planes; each thread owns V neighbouring outputs of one
-// row in all P planes, reads every kernel value that it needs exactly once, V at a time, TAPS taps in
-// flight, and takes the pixels from a tile in shared memory.  Windows too large for shared memory are
-// walked in chunks of taps.
+// row in all P planes, reads every kernel value that it needs exactly once, V at a time, and takes the
+// pixels from a tile in shared memory.  It reads AHEAD taps ahead, into places of its own in shared memory,
+// while tiles are loaded too: what is in flight does not depend on registers, which hold the sums of P
+// planes, nor on how long rows of taps are.  Windows too large for shared memory are walked in chunks of taps.
+#include "ahead.cuh"
 #include "tile.cuh"
 
-template <int P> constexpr int TAPS_IN_FLIGHT = P == 1 ? 8 : 4;  // per thread, V values for each
-template <int P> constexpr int BLOCKS = P == 16 ? 2 : 3;         // per multiprocessor, at least: bounds the registers
+constexpr int TAPS = 4;                                                  // whose values are in registers at once
+template <int P> constexpr int BLOCKS = P == 16 ? 2 : P == 4 ? 3 : 4;    // per multiprocessor, at least: bounds the registers
+template <int P> constexpr int AHEAD_BYTES = P == 1 ? 16 << 10 : 24 << 10;
+template <class T, int P> constexpr int AHEAD = AHEAD_BYTES<P> / (THREADS * WIDTH<accumulator<T>> * (int)sizeof(T));
 
 // As for an image: V neighbours along the last axis may be read at once if `runs`.
 template <class T> struct Kernels { const T* data; long long m, n, column; bool runs, conj; };
 
-// Read V neighbouring kernel values for each of `count` taps; what lies outside the output is 0.
-template <class T, class A, int V, int TAPS>
-__device__ __forceinline__ void load_taps(A (&values)[TAPS][V], int count, const Kernels<T>& k, const T* from, int outputs)
-{
-  if (k.runs && outputs == V) {
+// The taps in the order in which they are used: chunk by chunk, row by row.
+struct Taps {
+  int kh, kw, row_taps, column_taps;
+  int m0 = 0, n0 = 0, m = 0, n = 0;
+  __device__ __forceinline__ bool more() const { return m0 < kh; }
+  __device__ __forceinline__ void next()
+  {
+    if (++n < min(n0 + column_taps, kw)) return;
+    if (++m == min(m0 + row_taps, kh)) {
+      n0 += column_taps;
+      if (n0 >= kw) {
+        n0 = 0;
+        m0 += row_taps;
+      }
+      m = m0;
+    }
+    n = n0;
+  }
+};
+
+// A thread's kernel values of the next SLOTS taps, V for each; `slot` has the first.
+template <class T, int V, int SLOTS> struct Ahead {
+  Pack<T, V>* slots;  // THREADS apart
+  const Kernels<T> kernels;
+  const int outputs;
+  Taps taps;  // the one to read next
+  int slot = 0;
+
+  __device__ __forceinline__ Pack<T, V>& at(int tap) const
+  {
+    const int place = slot + tap;
+    return slots[(place < SLOTS ? place : place - SLOTS) * THREADS];
+  }
+  // Start to read one more tap into a place; what lies outside the output is 0.
+  __device__ __forceinline__ void read(Pack<T, V>& to)
+  {
+    if (taps.more()) {
+      const T* from = kernels.data + taps.m * kernels.m + taps.n * kernels.n;
+      if (kernels.runs && outputs == V) {
+        copy_ahead(&to, reinterpret_cast<const Pack<T, V>*>(from));
+      } else {
+#pragma unroll
+        for (int v = 0; v < V; ++v)
+          if (v < outputs)
+            copy_ahead(&to.v[v], from + v * kernels.column);
+          else
+            to.v[v] = Narrow<T>::from(number<accumulator<T>>(0, 0));
+      }
+      taps.next();
+    }
+    end_batch();
+  }
+  __device__ __forceinline__ void start()
+  {
+#pragma unroll 1
+    for (int tap = 0; tap < SLOTS; ++tap) read(slots[tap * THREADS]);
+  }
+  // Take the next `count` taps, and read as many further ones.
+  template <class A> __device__ __forceinline__ void take(A (&values)[TAPS][V], int count)
+  {
+    wait_for_batches<SLOTS - TAPS>();
 #pragma unroll
     for (int u = 0; u < TAPS; ++u)
       if (u < count) {
-        const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(from + u * k.n);
+        const Pack<T, V> pack = at(u);
 #pragma unroll
-        for (int v = 0; v < V; ++v) values[u][v] = widen(pack.v[v]);
+        for (int v = 0; v < V; ++v) values[u][v] = kernels.conj ? conjugate(widen(pack.v[v])) : widen(pack.v[v]);
       }
-  } else {
-#pragma unroll
-    for (int u = 0; u < TAPS; ++u)
-#pragma unroll
-      for (int v = 0; v < V; ++v)
-        values[u][v] = u < count && v < outputs ? widen(from[u * k.n + v * k.column]) : number<A>(0, 0);
+#pragma unroll 1
+    for (int u = 0; u < count; ++u) read(at(u));
+    slot = slot + count < SLOTS ? slot + count : slot + count - SLOTS;
   }
-  if (k.conj) {
+};
+
+// totals += sums, sums = 0
+template <class A, int P, int V> __device__ __forceinline__ void flush(A (&totals)[P][V], A (&sums)[P][V])
+{
 #pragma unroll
-    for (int u = 0; u < TAPS; ++u)
+  for (int p = 0; p < P; ++p)
 #pragma unroll
-      for (int v = 0; v < V; ++v) values[u][v] = conjugate(values[u][v]);
-  }
+    for (int v = 0; v < V; ++v) {
+      totals[p][v] = add(totals[p][v], sums[p][v]);
+      sums[p][v] = number<A>(0, 0);
+    }
 }
 
 // grid: one block per group, tile row, tile column and P planes (the planes fastest)
-// dynamic shared memory: min(P, planes) * tile rows * V * pitch accumulators
+// dynamic shared memory: AHEAD_BYTES, and min(P, planes) * tile rows * V * pitch accumulators
 template <class T, int P, int LX>
 __global__ void __launch_bounds__(THREADS, BLOCKS<P>)
 correlate(
@@ -63,9 +126,9 @@ correlate(
     double cval_re, double cval_im)
 {
   typedef accumulator<T> A;
-  constexpr int V = WIDTH<A>, TAPS = TAPS_IN_FLIGHT<P>, LY = THREADS / LX;
+  constexpr int V = WIDTH<A>, LY = THREADS / LX;
   extern __shared__ __align__(16) unsigned char shared[];
-  A* tile = reinterpret_cast<A*>(shared);
+  A* tile = reinterpret_cast<A*>(shared + AHEAD_BYTES<P>);
 
   unsigned block = blockIdx.x;
   const unsigned plane_tiles = (planes - 1) / P + 1, across = (width - 1) / (LX * V) + 1, down = (height - 1) / LY + 1;
@@ -79,8 +142,11 @@ correlate(
   const int i = i0 + line, j = j0 + lane * V;
   const int outputs = i < height ? max(0, min(V, width - j)) : 0;
   const Image<T> image = {x + x_base + group * x_group + plane0 * x_plane, x_plane, x_row, x_column, x_runs != 0};
-  const Kernels<T> kernels = {k + k_base + group * k_group + i * k_row + j * k_column, k_m, k_n, k_column,
-                              k_runs != 0, conj != 0};
+  Ahead<T, V, AHEAD<T, P>> kernels = {
+      reinterpret_cast<Pack<T, V>*>(shared) + threadIdx.x,
+      {k + k_base + group * k_group + i * k_row + j * k_column, k_m, k_n, k_column, k_runs != 0, conj != 0},
+      outputs, {kh, kw, row_taps, column_taps}};
+  kernels.start();
 
   A totals[P][V], sums[P][V];
 #pragma unroll
@@ -94,31 +160,32 @@ correlate(
       const Tile t = {i0 * rs + m0 * rd, j0 * cs + n0 * cd, (LY - 1) * rs + (mc - 1) * rd + 1,
                       (LX * V - 1) * cs + (nc - 1) * cd + 1, pitch};
       __syncthreads();  // the previous tile is read
-      load_tile<V>(tile, t, active, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
-                            number<A>(cval_re, cval_im));
+      load_tile<V, V == 1 ? 2 : 4>(tile, t, active, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
+                                   number<A>(cval_re, cval_im));
       __syncthreads();
+      const bool neighbours = cs == 1 && cd == 1;
       for (int m = 0; m < mc; ++m) {
+        const A* first = tile + (line * rs + m * rd) * V * pitch;
+        const int plane = t.rows * V * pitch;
 #pragma unroll 1
-        for (int n = 0; n < nc; n += TAPS) {
-          const int count = min(TAPS, nc - n);
+        for (int n = 0; n < nc;) {
+          const int count = neighbours ? min(TAPS, nc - n) : 1, column = lane * V * cs + n * cd;
           A values[TAPS][V];
-          load_taps(values, count, kernels, kernels.data + (m0 + m) * k_m + (n0 + n) * k_n, outputs);
-          const A* first = tile + (line * rs + m * rd) * V * pitch;
+          kernels.take(values, count);
+          const auto product = [&](int p) {
+            return [&, p](int u, int v, A pixel) { sums[p][v] = multiply_add(values[u][v], pixel, sums[p][v]); };
+          };
 #pragma unroll
           for (int p = 0; p < P; ++p)
-            if (p < active)
-              for_each_pixel<V, TAPS>(first + p * t.rows * V * pitch, pitch, lane * V * cs + n * cd, cs, cd, count,
-                                      [&](int u, int v, A pixel) { sums[p][v] = multiply_add(values[u][v], pixel, sums[p][v]); });
-        }
-        if (n0 + nc == kw) {  // a row of taps is complete: long windows are summed row by row
-#pragma unroll
-          for (int p = 0; p < P; ++p)
-#pragma unroll
-            for (int v = 0; v < V; ++v) {
-              totals[p][v] = add(totals[p][v], sums[p][v]);
-              sums[p][v] = number<A>(0, 0);
+            if (p < active) {
+              if (neighbours)
+                for_neighbours<V, TAPS>(first + p * plane, pitch, column, count, product(p));
+              else
+                for_each_pixel<V, 1>(first + p * plane, pitch, column, cs, cd, 1, product(p));
             }
+          n += count;
         }
+        if (n0 + nc == kw) flush(totals, sums);  // a row of taps is complete: long windows are summed row by row
       }
     }
 

@@ -82,10 +82,11 @@ correlate_gradient(
   const long long group = block;
 
   const int last_tap = min(kh, first_tap + rows_each);
+  const bool neighbours = cs == 1 && cd == 1;
   const int lane = threadIdx.x % lanes, line = threadIdx.x / lanes;
   const int i = i0 + line, j = j0 + lane * V;
   const int outputs = i < height ? max(0, min(V, width - j)) : 0;
-  const T* pixels = x + x_base + group * x_group;
+  const Image<T> image = {x + x_base + group * x_group, x_plane, x_row, x_column, x_runs != 0};
   const T* from = g + g_base + group * g_group + i * g_row + j * g_column;
   T* to = d + d_base + group * d_group + i * d_row + j * d_column;
 
@@ -104,17 +105,16 @@ correlate_gradient(
         const int mc = min(row_taps, last_tap - m0), nc = min(column_taps, kw - n0);
         const Tile t = tile_under(i0, lines, j0, lanes * V, m0, mc, n0, nc, rs, rd, cs, cd, pitch);
         __syncthreads();  // the previous tile is read
-        for (int p = 0; p < active; ++p) {
-          const Plane plane = plane_at(plane0 + p, planes_inside);
-          const Image<T> image = {pixels + plane.outer * x_volume + plane.inner * x_plane, 0, x_row, x_column, x_runs != 0};
-          load_tile<V>(tile + p * t.rows * V * pitch, t, 1, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
-                       number<A>(cval_re, cval_im));
-        }
+        load_planes<V, 4>(tile, t, active, image, {rows, row_entries}, {columns, column_entries}, dense != 0,
+                          number<A>(cval_re, cval_im), [&](int p) {
+                            const Plane plane = plane_at(plane0 + p, planes_inside);
+                            return image.data + (plane.outer * x_volume + plane.inner * x_plane);
+                          });
         __syncthreads();
         for (int m = 0; m < mc; ++m)
 #pragma unroll 1
-          for (int n = 0; n < nc; n += TAPS<A>) {
-            const int count = min(TAPS<A>, nc - n);
+          for (int n = 0; n < nc;) {
+            const int count = neighbours ? min(TAPS<A>, nc - n) : 1, column = lane * V * cs + n * cd;
             A sums[TAPS<A>][V];
 #pragma unroll
             for (int u = 0; u < TAPS<A>; ++u)
@@ -123,9 +123,14 @@ correlate_gradient(
             const A* first = tile + (line * rs + m * rd) * V * pitch;
 #pragma unroll
             for (int p = 0; p < P; ++p)
-              if (p < active)
-                for_each_pixel<V, TAPS<A>>(first + p * t.rows * V * pitch, pitch, lane * V * cs + n * cd, cs, cd, count,
-                                           [&](int u, int v, A pixel) { sums[u][v] = multiply_add(factors[p][v], pixel, sums[u][v]); });
+              if (p < active) {
+                const A* from_plane = first + p * t.rows * V * pitch;
+                const auto product = [&](int u, int v, A pixel) { sums[u][v] = multiply_add(factors[p][v], pixel, sums[u][v]); };
+                if (neighbours)
+                  for_neighbours<V, TAPS<A>>(from_plane, pitch, column, count, product);
+                else
+                  for_each_pixel<V, 1>(from_plane, pitch, column, cs, cd, 1, product);
+              }
             T* place = to + (m0 + m) * d_m + (n0 + n) * d_n;
 #pragma unroll
             for (int u = 0; u < TAPS<A>; ++u, place += d_n)
@@ -138,6 +143,7 @@ correlate_gradient(
                 }
                 store_run(place, d_column, d_runs != 0, sums[u], outputs);
               }
+            n += count;
           }
       }
   }

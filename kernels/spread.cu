@@ -19,18 +19,21 @@
 //
 // A tile holds column after column, so that a thread reads its rows of z 16 bytes at a time; `pitch` is
 // an odd number of these, which keeps neighbouring columns in other banks.
-#include "numbers.cuh"
 #include "adjoint.cuh"
+#include "cells.cuh"
+#include "numbers.cuh"
 
 template <class A> constexpr int ROWS = 16 / sizeof(A);  // R: pixels of a thread
 constexpr int THREADS = 128;
 constexpr int TAPS_IN_FLIGHT = 4;  // rows of taps, R values for each
 
-// Blocks per multiprocessor, at least: bounds the registers.
+// Blocks per multiprocessor, at least, which bounds the registers; and values of a tile that a thread has in flight.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
 template <int P> constexpr int BLOCKS = P == 16 ? 2 : P == 4 ? 3 : 4;
+template <class A, int P> constexpr int CELLS = sizeof(A) == 16 ? 2 : 4;
 #else
 template <int P> constexpr int BLOCKS = P == 16 ? 2 : P == 4 ? 3 : 5;
+template <class A, int P> constexpr int CELLS = P > 1 && sizeof(A) == 4 ? 8 : sizeof(A) == 16 ? 2 : 4;
 #endif
 
 // The direct reads of one class of pixels along an axis, and what is known of a block of them.
@@ -70,21 +73,30 @@ struct Chunk { int rows, columns, pitch; };
 // A tile of z: the output in its first row and column, and its extent.
 struct Tile { int row0, column0, rows, columns, pitch; };
 
-// Copy the outputs under a tile into shared memory, a warp per row; 0 outside.
-template <class T, class A>
+// Copy the outputs under a tile into shared memory, CELLS of them in flight; 0 outside.
+template <int CELLS, class T, class A>
 __device__ __forceinline__ void load_tile(A* tile, const Tile& t, int planes, const Image<T>& z)
 {
-  const int lane = threadIdx.x % 32;
-  for (int r = threadIdx.x / 32; r < planes * t.rows; r += THREADS / 32) {
-    const int plane = r / t.rows, down = r - plane * t.rows, i = t.row0 + down;
-    const bool exists = i >= 0 && i < z.height;
-    const T* source = z.data + plane * z.plane + i * z.row;
-    A* to = tile + plane * t.columns * t.pitch + down;
-#pragma unroll 4
-    for (int c = lane; c < t.columns; c += 32) {
-      const int j = t.column0 + c;
-      to[c * t.pitch] = exists && j >= 0 && j < z.width ? widen(source[j * z.column]) : number<A>(0, 0);
+  Cells<THREADS> cells(t.rows, t.columns);
+#pragma unroll 1
+  while (cells.plane < planes) {
+    const T* from[CELLS];
+    int places[CELLS];
+    T values[CELLS];
+#pragma unroll
+    for (int u = 0; u < CELLS; ++u) {
+      const int i = t.row0 + cells.row, j = t.column0 + cells.cell;
+      const bool exists = i >= 0 && i < z.height && j >= 0 && j < z.width;
+      places[u] = cells.plane < planes ? (cells.plane * t.columns + cells.cell) * t.pitch + cells.row : -1;
+      from[u] = places[u] >= 0 && exists ? z.data + cells.plane * z.plane + i * z.row + j * z.column : nullptr;
+      cells.next();
     }
+#pragma unroll
+    for (int u = 0; u < CELLS; ++u)
+      if (from[u] != nullptr) values[u] = *from[u];
+#pragma unroll
+    for (int u = 0; u < CELLS; ++u)
+      if (places[u] >= 0) tile[places[u]] = from[u] != nullptr ? widen(values[u]) : number<A>(0, 0);
   }
 }
 
@@ -201,7 +213,7 @@ __device__ __forceinline__ void add_direct(
       const Tile t = {i0 + block.row - overhang - pad, j0 + block.column - beside,
                       block.lines * R + overhang + pad, block.lanes + beside, most.pitch};
       __syncthreads();  // the previous tile is read
-      load_tile(tile, t, active, z);
+      load_tile<CELLS<A, P>>(tile, t, active, z);
       __syncthreads();
       const int i = i0 + pixels.row, j = j0 + pixels.column;
       const Walk<T, A> walk = {

@@ -3,6 +3,7 @@
 // A tile row is stored by columns modulo V: column c lies at (c % V)*pitch + c / V.  Neighbouring
 // threads, V columns apart, then read neighbouring words.
 #pragma once
+#include "cells.cuh"
 #include "numbers.cuh"
 
 template <class A> constexpr int WIDTH = 16 / sizeof(A);  // V: neighbouring outputs of a thread
@@ -17,58 +18,94 @@ struct Table { const long long* sources; int entries; };
 
 template <int V> __device__ __forceinline__ int place(int column, int pitch) { return column % V * pitch + column / V; }
 
-// Copy the pixels of some planes into shared memory, a warp per row.
-template <int V, class T, class A>
-__device__ __forceinline__ void load_tile(
-    A* tile, const Tile& t, int planes, const Image<T>& x, const Table& rows, const Table& columns, bool dense, A cval)
+// Copy the pixels of some planes into shared memory, N neighbours at a time; plane(p) is where one starts, and
+// column(c) the pixel in column c, negative outside.  The first cell starts `before` pixels before the tile.
+// A thread reads CELLS of them before it stores the first.
+template <int V, int N, int CELLS, class T, class A, class Plane, class Column>
+__device__ __forceinline__ void load_cells(
+    A* tile, const Tile& t, int planes, const Image<T>& x, const Table& rows, int before, A cval, Plane plane, Column column)
 {
-  const int lane = threadIdx.x % 32, last = t.column0 + t.columns - 1;
+  Cells<THREADS> cells(t.rows, (t.columns + before + N - 1) / N);
+#pragma unroll 1
+  while (cells.plane < planes) {
+    const T* from[CELLS];
+    int lines[CELLS], columns[CELLS];
+    Pack<T, N> pixels[CELLS];
+#pragma unroll
+    for (int u = 0; u < CELLS; ++u) {
+      lines[u] = cells.plane < planes ? (cells.plane * t.rows + cells.row) * V * t.pitch : -1;
+      columns[u] = cells.cell * N - before;
+      const int entry = t.row0 + cells.row;
+      const long long i = lines[u] >= 0 && entry < rows.entries ? rows.sources[entry] : -1, j = column(columns[u]);
+      from[u] = i < 0 || j < 0 ? nullptr : plane(cells.plane) + (i * x.row + j * x.column);
+      cells.next();
+    }
+#pragma unroll
+    for (int u = 0; u < CELLS; ++u)
+      if (from[u] != nullptr) pixels[u] = *reinterpret_cast<const Pack<T, N>*>(from[u]);
+#pragma unroll
+    for (int u = 0; u < CELLS; ++u)
+      if (lines[u] >= 0) {
+#pragma unroll
+        for (int v = 0; v < N; ++v) {
+          const int c = columns[u] + v;
+          if (N == 1 || (c >= 0 && c < t.columns))
+            tile[lines[u] + place<V>(c, t.pitch)] = from[u] == nullptr ? cval : widen(pixels[u].v[v]);
+        }
+      }
+  }
+}
+
+template <int V, int CELLS, class T, class A, class Plane>
+__device__ __forceinline__ void load_planes(
+    A* tile, const Tile& t, int planes, const Image<T>& x, const Table& rows, const Table& columns, bool dense, A cval, Plane plane)
+{
+  const int last = t.column0 + t.columns - 1;
   const long long left = columns.sources[t.column0];
   // One run of neighbouring pixels: entries of a dense table climb by at most one, so that a rise by
   // the whole width leaves no room for a fold.
   const bool inside = dense && last < columns.entries && left >= 0 && columns.sources[last] - left == t.columns - 1;
-  for (int r = threadIdx.x / 32; r < planes * t.rows; r += THREADS / 32) {
-    const int plane = r / t.rows, entry = t.row0 + r - plane * t.rows;
-    A* line = tile + r * V * t.pitch;
-    const long long row = entry < rows.entries ? rows.sources[entry] : -1;
-    const T* source = x.data + plane * x.plane + row * x.row;
-    if (row >= 0 && inside && x.runs) {
-      const int before = left % V;  // pixels between the aligned start and the tile
-#pragma unroll 2
-      for (int c = lane * V - before; c < t.columns; c += 32 * V) {
-        const Pack<T, V> pack = *reinterpret_cast<const Pack<T, V>*>(source + left + c);
-#pragma unroll
-        for (int v = 0; v < V; ++v)
-          if (c + v >= 0 && c + v < t.columns) line[place<V>(c + v, t.pitch)] = widen(pack.v[v]);
-      }
-    } else {
-#pragma unroll 2
-      for (int c = lane; c < t.columns; c += 32) {
-        const int at = t.column0 + c;
-        const long long column = row >= 0 && at < columns.entries ? columns.sources[at] : -1;
-        line[place<V>(c, t.pitch)] = column < 0 ? cval : widen(source[column * x.column]);
-      }
-    }
-  }
+  if (inside && x.runs)
+    load_cells<V, V, CELLS>(tile, t, planes, x, rows, (int)(left % V), cval, plane, [&](int c) { return left + c; });
+  else
+    load_cells<V, 1, CELLS>(tile, t, planes, x, rows, 0, cval, plane, [&](int c) {
+      const int at = t.column0 + c;
+      return at < columns.entries ? columns.sources[at] : -1LL;
+    });
+}
+
+// The same for planes one after the other.
+template <int V, int CELLS = 2, class T, class A>
+__device__ __forceinline__ void load_tile(
+    A* tile, const Tile& t, int planes, const Image<T>& x, const Table& rows, const Table& columns, bool dense, A cval)
+{
+  load_planes<V, CELLS>(tile, t, planes, x, rows, columns, dense, cval, [&](int p) { return x.data + p * x.plane; });
 }
 
 // f(u, v, pixel) for `count` neighbouring taps u and V neighbouring outputs v, of which the first reads
-// `column`, a multiple of V, through the first.
+// `column`, a multiple of V, through the first; neighbours read neighbouring pixels.
+template <int V, int TAPS, class A, class F>
+__device__ __forceinline__ void for_neighbours(const A* line, int pitch, int column, int count, F f)
+{
+  A pixels[TAPS + V - 1];  // each is read once
+  const A* from = line + column / V;
+#pragma unroll
+  for (int c = 0; c < TAPS + V - 1; ++c)
+    if (c < count + V - 1) pixels[c] = from[place<V>(c, pitch)];
+#pragma unroll
+  for (int u = 0; u < TAPS; ++u)
+    if (u < count) {
+#pragma unroll
+      for (int v = 0; v < V; ++v) f(u, v, pixels[u + v]);
+    }
+}
+
+// The same for neighbours that read pixels some columns apart.
 template <int V, int TAPS, class A, class F>
 __device__ __forceinline__ void for_each_pixel(const A* line, int pitch, int column, int cs, int cd, int count, F f)
 {
-  if (cs == 1 && cd == 1) {  // neighbouring outputs share pixels: each is read once
-    A pixels[TAPS + V - 1];
-    const A* from = line + column / V;
-#pragma unroll
-    for (int c = 0; c < TAPS + V - 1; ++c)
-      if (c < count + V - 1) pixels[c] = from[place<V>(c, pitch)];
-#pragma unroll
-    for (int u = 0; u < TAPS; ++u)
-      if (u < count) {
-#pragma unroll
-        for (int v = 0; v < V; ++v) f(u, v, pixels[u + v]);
-      }
+  if (cs == 1 && cd == 1) {
+    for_neighbours<V, TAPS>(line, pitch, column, count, f);
   } else {
 #pragma unroll
     for (int u = 0; u < TAPS; ++u)

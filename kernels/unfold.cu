@@ -46,7 +46,7 @@ unfold(
       const Tile t = {i0 * rs + m0 * rd, j0 * cs + n0 * cd, (lines - 1) * rs + (mc - 1) * rd + 1,
                       (lanes * V - 1) * cs + (nc - 1) * cd + 1, pitch};
       __syncthreads();  // the previous tile is read
-      load_tile<V>(tile, t, 1, image, {rows, row_entries}, {columns, column_entries}, dense != 0, cval);
+      load_tile<V, V == 16 ? 1 : 2>(tile, t, 1, image, {rows, row_entries}, {columns, column_entries}, dense != 0, cval);
       __syncthreads();
       for (int m = 0; m < mc; ++m) {
         const T* from = tile + (line * rs + m * rd) * V * pitch;

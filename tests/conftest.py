@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 import zlib
 
 import emulator
@@ -136,6 +137,14 @@ def profiled(cuda_backend, instantiations):
     if not cuda_backend.is_emulated:
         pytest.skip("counts come from the emulator; a GPU's come from its profiler")
     return traffic
+
+
+@pytest.fixture(autouse=True)
+def planned_afresh():
+    """Let no test launch what another one has planned, with other limits perhaps."""
+    module = sys.modules.get("cuvarconv._gpu._kept")
+    if module is not None:
+        module.kept.clear()
 
 
 def _shuffled(name, backend):

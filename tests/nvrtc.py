@@ -29,7 +29,13 @@ class Compiled:
     resources: dict
     lowered_names: dict  # the mangled name of each name expression
     cubin: bytes
+    ptx: str
     log: str
+
+    def body(self, name):
+        """Return the PTX of one kernel."""
+        entry = re.search(rf"\.entry {re.escape(self.lowered_names[name])}\b.*?\n}}", self.ptx, re.DOTALL)
+        return entry[0]
 
 
 @functools.cache
@@ -89,7 +95,7 @@ def compile(source, names, cuda, arch, options=()):
         lowered = {name: program.lowered_name(name) for name in names}
         by_symbol = _parse_resources(log)
         resources = {name: by_symbol[symbol] for name, symbol in lowered.items()}
-        return Compiled(resources, lowered, program.cubin(), log)
+        return Compiled(resources, lowered, program.cubin(), program.ptx(), log)
     finally:
         program.destroy()
 
@@ -139,9 +145,27 @@ class _Program:
         """Return the compiled code, an ELF file."""
         return self._text("CUBIN")
 
+    def ptx(self):
+        """Return the code before it was assembled."""
+        return self._text("PTX").rstrip(b"\0").decode()
+
     def destroy(self):
         """Free the program."""
         self._library.nvrtcDestroyProgram(ctypes.byref(self._handle))
+
+
+def vector_loads(body, bits=128):
+    """Count the loads from global memory in a kernel's PTX that move so many bits for a thread."""
+    loads = re.findall(r"ld\.global[.:\w]*?(?:\.v(\d))?\.[a-z](\d+)\b", body)
+    copies = re.findall(r"cp\.async\.c[ag]\.shared\.global \[[^]]*\], \[[^]]*\], (\d+)", body)
+    return sum(int(count or 1) * int(each) == bits for count, each in loads) + sum(
+        8 * int(each) == bits for each in copies
+    )
+
+
+def matrix_instructions(body):
+    """Count the tensor core instructions in a kernel's PTX."""
+    return len(re.findall(r"\b(?:mma\.sync|wgmma\.mma_async)", body))
 
 
 def _parse_resources(log):

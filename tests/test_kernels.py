@@ -1,33 +1,62 @@
 """What the CUDA kernels do to memory, counted by the emulator, and how the launcher reports errors."""
 
 import contextlib
+import sys
 
 import emulator
 import numpy as np
 import pytest
-from traffic import read_by
+from traffic import PIXEL_VECTORS, PIXELS, read_by
 
 import cuvarconv
 from cuvarconv._window import make_window
 
+# where correlate.cu reads kernels: by vectors, and value by value
+KERNEL_VECTORS, KERNEL_VALUES = "copy_ahead(&to, reinterpret_cast", "copy_ahead(&to.v[v]"
 
+
+@pytest.fixture
+def few_blocks(cuda_backend, monkeypatch):
+    """Let 16 planes share a block, however few blocks that makes."""
+    monkeypatch.setattr(_module("correlate"), "_ENOUGH_BLOCKS", 1)
+    _module("correlate")._plan.cache_clear()
+    yield
+    _module("correlate")._plan.cache_clear()
+
+
+def _module(name):
+    return sys.modules[f"cuvarconv._gpu.{name}"]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex128"])
 @pytest.mark.parametrize("planes", [1, 3, 16])
-def test_each_kernel_value_is_requested_once_for_all_planes(cuda_backend, profiled, planes):
+def test_each_kernel_value_is_requested_once_for_all_planes(
+    cuda_backend, profiled, few_blocks, planes, dtype
+):
     height, width, size = 12, 128, 5
-    x = cuda_backend.asarray(np.ones((planes, height, width), np.float32))
-    k = cuda_backend.asarray(np.ones((size, size, height, width), np.float32))
+    x = cuda_backend.asarray(np.ones((planes, height, width), dtype))
+    k = cuda_backend.asarray(np.ones((size, size, height, width), dtype))
     rows = profiled("correlate", lambda: cuvarconv.correlate(x, k))
-    reads = read_by(rows, "from + u * k.n")
+    reads = read_by(rows, KERNEL_VECTORS)
     assert sum(row.bytes for row in reads) == k.nbytes
     assert sum(row.transactions for row in reads) == k.nbytes // 32  # whole sectors, each once
-    assert all(row.bytes == 16 * 32 * row.requests for row in reads)  # 128-bit loads by whole warps
+    vector = min(16, 4 * k.itemsize)  # of bytes, as many numbers as make 16 in float32 at least
+    assert all(row.bytes == vector * 32 * row.requests for row in reads)  # by whole warps
 
 
-def test_two_blocks_of_planes_request_it_twice(cuda_backend, profiled):
+@pytest.mark.parametrize("width", [125, 126])
+def test_unaligned_kernels_are_requested_once_too(cuda_backend, profiled, few_blocks, width):
+    x = cuda_backend.asarray(np.ones((2, 12, width), np.float32))
+    k = cuda_backend.asarray(np.ones((3, 7, 12, width), np.float32))
+    rows = profiled("correlate", lambda: cuvarconv.correlate(x, k))
+    assert sum(row.bytes for row in read_by(rows, KERNEL_VALUES)) == k.nbytes
+
+
+def test_two_blocks_of_planes_request_it_twice(cuda_backend, profiled, few_blocks):
     x = cuda_backend.asarray(np.ones((17, 4, 128), np.float32))
     k = cuda_backend.asarray(np.ones((3, 3, 4, 128), np.float32))
     rows = profiled("correlate", lambda: cuvarconv.correlate(x, k))
-    assert sum(row.bytes for row in read_by(rows, "from + u * k.n")) == 2 * k.nbytes
+    assert sum(row.bytes for row in read_by(rows, KERNEL_VECTORS)) == 2 * k.nbytes
 
 
 def test_interior_tiles_take_the_vector_path(cuda_backend, profiled):
@@ -35,11 +64,34 @@ def test_interior_tiles_take_the_vector_path(cuda_backend, profiled):
     x = cuda_backend.asarray(np.ones((1, 8, 384), np.float32))
     k = cuda_backend.asarray(np.ones((3, 3, 1, 1), np.float32))
     rows = profiled("correlate", lambda: cuvarconv.correlate(x, k, mode="wrap"))
-    vector, scalar = read_by(rows, "source + left + c"), read_by(rows, "source[column * x.column]")
-    assert all(row.bytes > 4 * 32 * row.requests for row in vector)
+    vector, scalar = (read_by(rows, fragment) for fragment in (PIXEL_VECTORS, PIXELS))
     tile_rows = 2 * (4 + 2)  # two tiles of 4 outputs, one row of taps above and below each
-    assert sum(row.bytes for row in vector) >= tile_rows * 128 * 4
-    assert sum(row.bytes for row in scalar) <= 2 * tile_rows * 130 * 4
+    assert sum(row.bytes for row in vector) == tile_rows * 34 * 16  # a pixel on either side of 128
+    assert sum(row.bytes for row in scalar) == 2 * tile_rows * 130 * 4
+
+
+@pytest.mark.parametrize("planes", [1, 3, 16])
+def test_all_threads_load_a_tile(cuda_backend, profiled, few_blocks, planes):
+    """Rows of a tile that end within a warp leave no lanes idle, so that more loads are in flight."""
+    x = cuda_backend.asarray(np.ones((planes, 4, 384), np.float32))
+    k = cuda_backend.asarray(np.ones((5, 5, 4, 384), np.float32))
+    rows = profiled("correlate", lambda: cuvarconv.correlate(x, k, mode="wrap"))
+    cells = planes * 8 * 34  # of 4 pixels, two of them before the tile
+    reads = read_by(rows, PIXEL_VECTORS)
+    assert sum(row.bytes for row in reads) == 16 * cells
+    assert sum(row.requests for row in reads) == -(-cells // 32)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "blocks"),
+    [(1, 64, 8), (256, 32, 128), (1, 2048, 8192), (16, 512, 512), (16, 64, 128), (3, 300, 190)],
+)
+def test_blocks_of_small_and_large_images(cuda_backend, channels, size, blocks):
+    """Few pixels with many channels make as many blocks as the device has multiprocessors, about."""
+    correlate = _module("correlate")
+    window = make_window((5, 5), (size, size), mode="reflect", cval=0, origin=0, stride=1, dilation=1)
+    planes, tile = correlate._plan(window, channels, 1, np.dtype(np.float32), 113 << 10)
+    assert tile.tiles(window) * -(-channels // planes) == blocks
 
 
 def test_modulated_patches_stay_out_of_global_memory(cuda_backend, profiled):

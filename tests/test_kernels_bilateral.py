@@ -10,12 +10,11 @@ import reference_bilateral
 from forms import MODES
 from test_kernels_correlate import ones
 from tolerances import assert_close, noise
-from traffic import read_by
+from traffic import PIXELS, read_by
 
 import cuvarconv
 from cuvarconv._window import make_window
 
-PIXELS = "widen(source[column * x.column])"  # where tile.cuh reads an image
 WRT = ("input", "guide", "sigma_spatial", "sigma_range")
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from tolerances import noise
+from traffic import PIXELS as TILE_PIXELS
 from traffic import read_by
 
 import cuvarconv
@@ -22,7 +23,7 @@ def size(rows):
 
 def image_reads(rows):
     """Return the bytes that are read of an image whose width allows no vectors."""
-    return size(read_by(rows, "source[column * x.column]"))
+    return size(read_by(rows, TILE_PIXELS))
 
 
 def tile_bytes(radius):

@@ -17,8 +17,18 @@ def traffic(source, call):
     return [("\n".join(texts[file][int(line) - 1] for file, line in lines), row) for lines, row in places]
 
 
+# where tile.cuh reads an image: by vectors, and pixel by pixel
+PIXEL_VECTORS = ("load_cells<V, V, CELLS>(", "const Pack<T, N>*>(from[u])")
+PIXELS = ("load_cells<V, 1, CELLS>(", "const Pack<T, N>*>(from[u])")
+
+
 def read_by(rows, fragment, access="read", space="global"):
-    """Return the reads, or writes, of the source lines that contain `fragment`."""
-    found = [row for line, row in rows if fragment in line and (row.space, row.access) == (space, access)]
+    """Return the reads, or writes, of the source lines that contain `fragment`, or each of several."""
+    fragments = (fragment,) if isinstance(fragment, str) else fragment
+    found = [
+        row
+        for line, row in rows
+        if all(each in line for each in fragments) and (row.space, row.access) == (space, access)
+    ]
     assert found, f"no line with {fragment!r} has a {space} {access}"
     return found

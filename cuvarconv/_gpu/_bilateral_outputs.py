@@ -15,12 +15,12 @@ from cuvarconv._gpu._geometry import (
     in_elements,
     launches,
     offsets,
-    on_device,
     sample_axes,
     sizes,
     strides,
     table_arguments,
 )
+from cuvarconv._gpu._kept import on_device
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import Readers, taken
 from cuvarconv._gpu.bilateral import WIDTHS, matching_batch, real_dtype

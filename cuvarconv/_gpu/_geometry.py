@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +11,7 @@ import cupy
 import numpy as np
 
 from cuvarconv._axis import Axis, IndexTable
+from cuvarconv._gpu._kept import on_device
 from cuvarconv._gpu._pieces import AdjointPiece, Piece, Readers
 
 Offsets = tuple[int, ...]  # one per operand, in elements
@@ -126,52 +126,9 @@ def launches(classes: list[list[BatchAxis]], most: tuple[int, ...], operands: in
             yield Batch(bases, cut)
 
 
-class _Tables:
-    """Tables on the devices, kept for the next call with the same window.
-
-    A table is complete before it is kept, so that every stream may read it.  It is dropped a whole
-    generation after its last use, with the devices idle in between, so that no kernel still reads it.
-    """
-
-    _MOST = 4 << 20  # bytes in a generation
-    _LONGEST = 1 << 20
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._kept: dict[tuple[Any, ...], Any] = {}
-        self._previous = self._kept
-        self._bytes = 0
-
-    def get(self, make: Callable[..., tuple[np.ndarray, Any]], *what: Hashable) -> tuple[Any, Any]:
-        """Return what `make` returns for `what`, the array on the current device."""
-        key = (cupy.cuda.runtime.getDevice(), make, *what)
-        found = self._kept.get(key)
-        if found is not None:
-            return found
-        entries, record = make(*what)
-        made = (cupy.asarray(entries), record)
-        if entries.nbytes <= self._LONGEST:
-            cupy.cuda.get_current_stream().synchronize()
-            with self._lock:
-                if self._bytes > self._MOST:
-                    self._drop()
-                self._kept[key] = made
-                self._bytes += entries.nbytes
-        return made
-
-    def _drop(self) -> None:
-        for device in {key[0] for key in self._previous}:
-            cupy.cuda.Device(device).synchronize()
-        self._previous, self._kept, self._bytes = self._kept, {}, 0
-
-
-_tables = _Tables()
-on_device = _tables.get
-
-
 def table_arguments(axis: Axis, by_tap: bool) -> tuple[Any, ...]:
     """Return a kernel's four arguments for an axis: the table, its length and its two steps."""
-    sources, table = _tables.get(_index_table, axis, by_tap)
+    sources, table = on_device(_index_table, axis, by_tap)
     return sources, *sizes(len(table.sources), table.stride, table.dilation)
 
 
@@ -182,7 +139,7 @@ def _index_table(axis: Axis, by_tap: bool) -> tuple[np.ndarray, IndexTable]:
 
 def inverse_arguments(readers: Readers) -> tuple[Any, ...]:
     """Return a kernel's two arguments for an axis: the inverse table and its number of pixels."""
-    entries, pixels = _tables.get(_inverse_table, readers)
+    entries, pixels = on_device(_inverse_table, readers)
     return entries, *sizes(pixels)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cupy
@@ -36,6 +39,39 @@ def _function(source: str, expression: str) -> Any:
         raise RuntimeError(f"kernels/{source}.cu: {expression} does not compile:\n{error}") from error
 
 
+@dataclass(frozen=True)
+class Launch:
+    """A kernel of the current device, ready to be launched."""
+
+    kernel: Any
+    blocks: int
+    threads: int
+    arguments: tuple[Any, ...]
+    shared: int
+
+    def run(self, arguments: Sequence[Any]) -> None:
+        """Launch on the current stream."""
+        self.kernel((self.blocks,), (self.threads,), arguments, shared_mem=self.shared)
+
+    def without(self, places: Sequence[int]) -> Launch:
+        """Return the launch with some arguments left out, so that it keeps no array alive."""
+        left = tuple(None if place in places else each for place, each in enumerate(self.arguments))
+        return replace(self, arguments=left)
+
+
+_watched = threading.local()
+
+
+@contextmanager
+def watching(see: Callable[[Launch], None]) -> Iterator[None]:
+    """Show this thread's launches to `see`, one after the other."""
+    before, _watched.see = getattr(_watched, "see", None), see
+    try:
+        yield
+    finally:
+        _watched.see = before
+
+
 def launch(
     source: str, expression: str, blocks: int, threads: int, arguments: Sequence[Any], shared: int
 ) -> None:
@@ -43,7 +79,11 @@ def launch(
     kernel = _function(source, expression)
     if shared > _SHARED_WITHOUT_ASKING and kernel.max_dynamic_shared_size_bytes < shared:
         kernel.max_dynamic_shared_size_bytes = shared
-    kernel((blocks,), (threads,), arguments, shared_mem=shared)
+    prepared = Launch(kernel, blocks, threads, tuple(arguments), shared)
+    prepared.run(prepared.arguments)
+    see = getattr(_watched, "see", None)
+    if see is not None:
+        see(prepared)
 
 
 @cupy.memoize(for_each_device=True)

@@ -46,9 +46,12 @@ class Tiling:
 
 
 def lanes(window: Window, number: np.dtype) -> int:
-    """Return how many threads lie along a row of outputs."""
-    narrow, wide = LANES
-    return narrow if window.columns.length <= narrow * (16 // number.itemsize) else wide
+    """Return how many threads lie along a row of outputs: many, for long runs of memory, unless they idle."""
+    narrow, wide = (
+        -(-window.columns.length // (side_by_side * (16 // number.itemsize))) * side_by_side
+        for side_by_side in LANES
+    )
+    return LANES[1] if 7 * wide <= 8 * narrow else LANES[0]
 
 
 @functools.lru_cache(maxsize=512)
@@ -93,7 +96,15 @@ def _entries(axis: Axis, outputs: int, taps: int, by_tap: bool) -> int:
 
 
 def _pitch(columns: int, vector: int, lanes: int, number: np.dtype) -> int:
-    """Return the length of a column class in a tile row; full rows keep classes in other banks."""
+    """Return the length of a column class in a tile row.
+
+    Padding keeps classes in other banks where a warp fills a row, and else the rows of a warp.
+    """
     pitch = -(-columns // vector)
-    banks = 128 // number.itemsize
-    return pitch if lanes < 32 or vector == 1 else pitch + (banks // vector - pitch) % banks
+    if vector == 1:
+        return pitch
+    if lanes < 32:
+        banks = 16 // vector
+        return pitch + (banks // 2 - pitch) % banks
+    banks = 128 // number.itemsize // vector
+    return pitch + (banks - pitch) % banks

@@ -24,6 +24,7 @@ from cuvarconv._gpu._geometry import (
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, shared_memory_per_block
 from cuvarconv._gpu._pieces import gathered, gathered_window, most_outputs, pieces
+from cuvarconv._gpu._replay import replayed
 from cuvarconv._gpu._tiles import THREADS, Tiling, lanes, tiling
 from cuvarconv._window import Window
 
@@ -32,6 +33,7 @@ _SHARED = 64 << 10  # bytes of tiles per block, at most
 WIDTHS = np.dtype(np.float64)  # what both σ are read in: radii are exact
 
 
+@replayed
 def bilateral(
     input: Any,
     guide: Any,

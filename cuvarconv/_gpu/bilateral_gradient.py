@@ -29,11 +29,11 @@ from cuvarconv._gpu._geometry import (
     inverse_arguments,
     launches,
     offsets,
-    on_device,
     sample_axes,
     sizes,
     table_arguments,
 )
+from cuvarconv._gpu._kept import on_device
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import Readers, largest_blocks, most_readers, store
 from cuvarconv._gpu.bilateral import WIDTHS, matching_batch, real_dtype, truncation

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,22 @@ from cuvarconv._gpu._geometry import (
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, shared_memory_per_block
 from cuvarconv._gpu._pieces import Piece, pieces
+from cuvarconv._gpu._replay import replayed
 from cuvarconv._gpu._tiles import THREADS, Tiling, lanes, tiling
 from cuvarconv._window import Window
 
 PLANES = (1, 4, 16)  # planes per block, the kernel's P
+_AHEAD = {
+    1: 16 << 10,
+    4: 24 << 10,
+    16: 24 << 10,
+}  # bytes of kernels that a block reads ahead, its AHEAD_BYTES
 _SHARED = {1: 48 << 10, 4: 48 << 10, 16: 96 << 10}  # bytes of tile per block, at most
+_ENOUGH_BLOCKS = 128  # about one for each of 132 multiprocessors
 _MOST_PLANES = 1 << 24
 
 
+@replayed
 def correlate(
     input: Any,
     weights: Any,
@@ -47,7 +56,8 @@ def correlate(
     for piece in pieces(call, dtype, batch=output.ndim - 2):
         shared, own = shared_and_own(batch_axes(piece, output.ndim - 2), operand=1)
         planes = min(shared[0].length, _MOST_PLANES) if shared else 1
-        per_block, tile = _plan(piece.window, planes, dtype, shared_memory_per_block())
+        groups = math.prod(axis.length for axis in own)
+        per_block, tile = _plan(piece.window, planes, groups, dtype, shared_memory_per_block())
         blocks_per_group = tile.tiles(piece.window) * -(-planes // per_block)
         most_groups = max(1, MOST_BLOCKS // blocks_per_group)
         for batch in launches([own, shared], (most_groups, planes), operands=3):
@@ -55,12 +65,23 @@ def correlate(
 
 
 @functools.lru_cache(maxsize=512)
-def _plan(window: Window, planes: int, dtype: np.dtype, shared_limit: int) -> tuple[int, Tiling]:
-    """Choose the planes and lanes of a block, and the tile that it holds."""
+def _plan(window: Window, planes: int, groups: int, dtype: np.dtype, shared_limit: int) -> tuple[int, Tiling]:
+    """Choose the planes and lanes of a block, and the tile that it holds.
+
+    As many planes as there are, up to 16, so that a kernel value is requested once for them; fewer where
+    that would leave multiprocessors idle: kernels of so few pixels stay in the second-level cache.
+    """
     number = accumulator_dtype(dtype)
-    per_block = next((count for count in PLANES if planes <= count), PLANES[-1])
-    limit = min(_SHARED[per_block], shared_limit)
-    return per_block, tiling(window, lanes(window, number), min(planes, per_block), number, limit)
+    side_by_side = lanes(window, number)
+    most = next((count for count in PLANES if planes <= count), PLANES[-1])
+    plans = []
+    for per_block in sorted((count for count in PLANES if count <= most), reverse=True):
+        limit = min(_SHARED[per_block], shared_limit - _AHEAD[per_block])
+        tile = tiling(window, side_by_side, min(planes, per_block), number, limit)
+        plans.append((per_block, tile))
+        if tile.tiles(window) * -(-planes // per_block) * groups >= _ENOUGH_BLOCKS:
+            break
+    return plans[-1]
 
 
 def _launch(
@@ -84,4 +105,4 @@ def _launch(
     )
     name = f"correlate<{CPP_TYPES[dtype.name]}, {per_block}, {tile.lanes}>"
     blocks = tile.tiles(window) * -(-planes // per_block) * groups
-    launch("correlate", name, blocks, THREADS, arguments, tile.shared)
+    launch("correlate", name, blocks, THREADS, arguments, _AHEAD[per_block] + tile.shared)

@@ -10,6 +10,7 @@ import numpy as np
 from cuvarconv._gpu._geometry import in_elements, launches, merged, sizes
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import pieces
+from cuvarconv._gpu._replay import replayed
 from cuvarconv._gpu._tiles import THREADS
 from cuvarconv._gpu._widths import (
     Reach,
@@ -27,6 +28,7 @@ from cuvarconv._gpu._widths import (
 from cuvarconv._window import Window
 
 
+@replayed
 def gaussian(
     input: Any,
     sigmas: tuple[Any, Any],

@@ -11,7 +11,8 @@ import numpy as np
 
 from cuvarconv._blocks import Where, matching
 from cuvarconv._dtypes import accumulator_dtype
-from cuvarconv._gpu._geometry import in_elements, launches, merged, offsets, on_device, sizes, strides
+from cuvarconv._gpu._geometry import in_elements, launches, merged, offsets, sizes, strides
+from cuvarconv._gpu._kept import on_device
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import AdjointPiece, Readers, most_readers, pieces, taken
 from cuvarconv._gpu._widths import (

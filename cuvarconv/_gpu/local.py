@@ -26,6 +26,7 @@ from cuvarconv._gpu._geometry import (
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import Piece, pieces
+from cuvarconv._gpu._replay import replayed
 from cuvarconv._window import Window
 
 THREADS = 128  # per block
@@ -38,6 +39,7 @@ _MOST_LANES = 32  # of them side by side along o
 _ENOUGH_BLOCKS = 1024
 
 
+@replayed
 def local_correlate(
     input: Any,
     kernels: Any,

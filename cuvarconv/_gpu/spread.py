@@ -18,13 +18,14 @@ from cuvarconv._gpu._geometry import (
     inverse_arguments,
     launches,
     offsets,
-    on_device,
     shared_and_own,
     sizes,
     strides,
 )
+from cuvarconv._gpu._kept import on_device
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, shared_memory_per_block
 from cuvarconv._gpu._pieces import AdjointPiece, Readers, pieces
+from cuvarconv._gpu._replay import replayed
 from cuvarconv._window import Window
 
 PLANES = (1, 4, 16)  # planes per block, the kernel's P
@@ -39,6 +40,7 @@ _WIDEST = 1 << 20  # step between taps, that the kernel computes with in 32 bits
 _INSIDE, _ALONE = 1, 2  # flags of a plan
 
 
+@replayed
 def spread(
     input: Any,
     weights: Any,
