@@ -17,14 +17,14 @@ import nvrtc  # noqa: E402
 from test_nvrtc import TARGETS, threads_per_block  # noqa: E402
 
 
-def sources():
-    """Return (text, names, options) of each source file."""
+def sources(arch):
+    """Return (text, names, options) of each source file for a compute capability."""
     emulator.install()  # `_gpu` imports cupy, which may not find a driver here
     from cuvarconv._gpu._instantiations import instantiations
     from cuvarconv._gpu._launch import OPTIONS
     from cuvarconv._gpu._sources import kernel_source
 
-    return [(kernel_source(source), names, OPTIONS) for source, names in instantiations().items()]
+    return [(kernel_source(source), names, OPTIONS) for source, names in instantiations(arch).items()]
 
 
 def compile_all(job):
@@ -46,10 +46,13 @@ def table(results):
     yield ""
     yield f"| kernel | threads | {' | '.join(heads)} |"
     yield "| --- | ---: |" + " ---: |" * len(heads)
-    for name in results[0][0]:
+    for name in max((found for found, _ in results), key=len):
         cells = []
         for found, _ in results:
-            used = found[name]
+            used = found.get(name)  # None: the device has no instructions for it
+            if used is None:
+                cells.append("")
+                continue
             cells.append(f"{used.registers}" + (f" +{used.spill_bytes}" if used.spill_bytes else ""))
         yield f"| `{name}` | {threads_per_block(name)} | {' | '.join(cells)} |"
     yield ""
@@ -59,12 +62,14 @@ def table(results):
 
 def main():
     """Write the report."""
-    texts = sources()
     with ProcessPoolExecutor(2) as pool:
-        results = list(pool.map(compile_all, [(target, texts) for target in TARGETS]))
+        results = list(pool.map(compile_all, [(target, sources(target[1])) for target in TARGETS]))
     path = ROOT / "benchmarks" / "results" / "nvrtc.md"
     path.write_text("\n".join(table(results)) + "\n", encoding="utf-8")
-    print(f"{len(results[0][0])} kernels on {len(TARGETS)} targets: {path.relative_to(ROOT)}")
+    print(
+        f"{max(len(found) for found, _ in results)} kernels on {len(TARGETS)} targets: "
+        f"{path.relative_to(ROOT)}"
+    )
 
 
 if __name__ == "__main__":
