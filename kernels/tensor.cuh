@@ -22,6 +22,9 @@ template <int ROWS, int PIXELS> struct Tiling {
   static constexpr int BLOCKS = ROWS > 64 ? 1 : 3;  // per multiprocessor, at least: bounds the registers
 };
 
+// The lines of all stages, which lie one after the other in shared memory.
+template <int ROWS, int PIXELS> constexpr int LINES = MATRIX_STAGES * ROWS + PATCH_STAGES * PIXELS;
+
 // What a warp has summed: for 16 rows and 8 pixels at a time, the fragment of a lane.
 template <int ROWS, int PIXELS> struct Sums {
   float v[Tiling<ROWS, PIXELS>::WARP_ROWS / 16][Tiling<ROWS, PIXELS>::WARP_PIXELS / 8][4];
@@ -31,11 +34,14 @@ __device__ __forceinline__ int chunk_at(int line, int chunk) { return line * CHU
 
 // ---- the matrix
 
+// One pass over a tap: where several outputs read a pixel through it, each in a pass of its own rank.
+struct Pass { short tap, rank; };
+
 // Rows (taps, padded channels), without gaps; `order` says which tap comes when, null for one after the other.
 template <class T> struct Matrix {
   const T* first;
   int rows, taps, padded;
-  const short* order;
+  const Pass* order;
 
   // The lines of a step; zeros beyond the rows, and beyond `passes` taps.
   template <int ROWS, int THREADS> __device__ __forceinline__ void copy(uint4* lines, int step, int passes) const
@@ -46,7 +52,7 @@ template <class T> struct Matrix {
       const bool exists = row < rows && k < passes * padded;
       long long at = 0;
       if (exists) {
-        const int moved = order == nullptr ? 0 : order[k / padded] - k / padded;
+        const int moved = order == nullptr ? 0 : order[k / padded].tap - k / padded;
         at = (long long)row * taps * padded + k + moved * padded;
       }
       copy_async(lines + chunk_at(row, e % CHUNKS), first + at, exists);

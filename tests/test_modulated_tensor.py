@@ -156,9 +156,9 @@ def test_weights_are_packed_piece_by_piece(xp, monkeypatch):
         ({"rows": 128, "pixels": 64 * 64}, (64, 128)),
         ({"rows": 8}, None),
         ({"channels": 4}, None),
-        ({"per_entry": 1}, None),
-        ({"per_entry": 8}, (64, 128)),
-        ({"channels": 20, "groups": 2, "per_entry": 8}, None),
+        ({"one_factor": False}, None),
+        ({"passes": 2048}, (64, 128)),
+        ({"passes": 2049}, None),
         ({"dtype": np.dtype("float32")}, None),
         ({"dtype": np.dtype("float64")}, None),
         ({"taps": 1 << 12}, None),
@@ -169,7 +169,7 @@ def test_the_path_follows_from_shape_and_dtype(xp, tensor_cores, changes, tile):
     from cuvarconv._gpu import _paths
 
     usual = {"dtype": np.dtype("float16"), "rows": 64, "channels": 64, "taps": 9, "groups": 1}
-    product = _paths.Product(**({**usual, "per_entry": 64, "pixels": 8 * 128 * 128} | changes))
+    product = _paths.Product(**({**usual, "one_factor": True, "pixels": 8 * 128 * 128} | changes))
     with _paths.forced(None), _paths.tf32(False):
         assert _paths.tensor_tile(product) == tile
     with _paths.forced(False):

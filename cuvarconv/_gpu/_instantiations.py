@@ -63,6 +63,7 @@ def _instantiations() -> dict[str, list[str]]:
         "local_gradient": list(_local_gradients()),
         "modulated": _tiled("modulated_correlate", TILES),
         "modulated_tensor": _on_tensor_cores("modulated_correlate_tensor"),
+        "modulated_input_gradient_tensor": _on_tensor_cores("modulated_input_gradient_tensor"),
         "modulated_input_gradient": _tiled("modulated_input_gradient", TILES),
         "modulated_modulation_gradient": _tiled("modulated_modulation_gradient", SLOT_TILES),
         "modulated_weights_gradient": [

@@ -21,6 +21,8 @@ _LINE = 64  # bytes of one row, or one pixel, in shared memory
 _MATRIX_STAGES, _PATCH_STAGES = 3, 2
 _ENOUGH_BLOCKS = 132  # one for each multiprocessor of a large device
 _MOST_BYTES = 16 << 20  # of a packed matrix
+_MOST_PASSES = 2048
+_PASS = 4  # bytes
 
 _forced: ContextVar[bool | None] = ContextVar("tensor cores are forced, or forbidden", default=None)
 _tf32: ContextVar[bool] = ContextVar("float32 may be rounded to TF32", default=False)
@@ -30,7 +32,7 @@ _tf32: ContextVar[bool] = ContextVar("float32 may be rounded to TF32", default=F
 class Product:
     """A product with patches: y[row, pixel] = Σ_k matrix[row, k] patch[k, pixel], k = (tap, channel).
 
-    Rows and channels are those of one group; `per_entry` channels share a factor.
+    Rows and channels are those of one group.
     """
 
     dtype: np.dtype
@@ -38,13 +40,14 @@ class Product:
     channels: int
     taps: int
     groups: int
-    per_entry: int
     pixels: int  # of all samples
+    one_factor: bool  # for all channels of any chunk
+    passes: int = 0  # over taps, where some are left out and others come again
 
     @property
     def chunk(self) -> int:
         """The channels of a chunk."""
-        return _CHUNK // self.dtype.itemsize
+        return chunk_of(self.dtype)
 
     @property
     def padded(self) -> int:
@@ -60,6 +63,11 @@ class Product:
         return most // TENSOR_TILES[-1][0] * TENSOR_TILES[-1][0] if self.groups == 1 else 0
 
 
+def chunk_of(dtype: np.dtype) -> int:
+    """Return the number of channels in a chunk."""
+    return _CHUNK // dtype.itemsize
+
+
 Rule = tuple[Callable[[Product], bool], str]
 
 # Tensor cores are used where all of these hold.
@@ -72,19 +80,14 @@ POSSIBLE: tuple[Rule, ...] = (
         lambda p: int(cupy.cuda.Device().compute_capability) >= TENSOR_CAPABILITY,
         "older devices lack the instructions for bfloat16 and TF32, and asynchronous copies",
     ),
-    (
-        lambda p: (
-            p.per_entry >= p.channels * p.groups
-            or (p.per_entry % p.chunk == 0 and (p.groups == 1 or p.channels % p.chunk == 0))
-        ),
-        "all channels of a chunk are multiplied by one factor",
-    ),
+    (lambda p: p.one_factor, "a chunk of channels is multiplied by one number"),
     (lambda p: p.rows_at_once > 0, "the matrix is copied, padded to chunks, some MiB at a time"),
     (
         lambda p: p.taps * p.channels <= 1 << 17,
         "they cut sums off instead of rounding them: longer sums would drift beyond 1e-3",
     ),
     (lambda p: p.taps < 1 << 15, "taps are counted in 16 bits"),
+    (lambda p: p.passes <= _MOST_PASSES, "their order is kept in shared memory"),
 )
 # And where these do, unless a test says otherwise.
 WORTHWHILE: tuple[Rule, ...] = (
@@ -112,9 +115,30 @@ def tensor_tile(product: Product) -> tuple[int, int] | None:
     return many  # reads the matrix half as often
 
 
-def shared_bytes(tile: tuple[int, int]) -> int:
-    """Return the shared memory of a block."""
-    return _LINE * (_MATRIX_STAGES * tile[0] + _PATCH_STAGES * tile[1])
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel, the rows and pixels of its blocks, and what it is launched with."""
+
+    source: str
+    name: str
+    tile: tuple[int, int]
+    threads: int
+    product: Product | None = None  # where it uses tensor cores
+    shared: int = 0
+
+
+def tensor_kernel(source: str, name: str, product: Product) -> Kernel | None:
+    """Return a kernel for tensor cores, if these are chosen."""
+    tile = tensor_tile(product)
+    if tile is None:
+        return None
+    shared = _LINE * (_MATRIX_STAGES * tile[0] + _PATCH_STAGES * tile[1]) + _PASS * product.passes
+    return Kernel(source, expression(name, product.dtype, tile), tile, tile[1], product, shared)
+
+
+def expression(name: str, dtype: np.dtype, tile: tuple[int, int]) -> str:
+    """Return the name expression of a kernel with a type and a tile."""
+    return f"{name}<{CPP_TYPES[dtype.name]}, {tile[0]}, {tile[1]}>"
 
 
 def packed(weights: Any, product: Product) -> Any:
@@ -123,11 +147,6 @@ def packed(weights: Any, product: Product) -> Any:
     matrix = cupy.zeros((rows, kh, kw, product.padded), product.dtype)
     matrix[..., :channels] = weights.transpose(0, 2, 3, 1).astype(product.dtype, copy=False)
     return matrix
-
-
-def tensor_name(kernel: str, dtype: np.dtype, tile: tuple[int, int]) -> str:
-    """Return the name expression of a kernel for tensor cores."""
-    return f"{kernel}<{CPP_TYPES[dtype.name]}, {tile[0]}, {tile[1]}>"
 
 
 @contextlib.contextmanager

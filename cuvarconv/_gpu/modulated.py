@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import cupy
@@ -21,8 +21,8 @@ from cuvarconv._gpu._geometry import (
     strides,
     table_arguments,
 )
-from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
-from cuvarconv._gpu._paths import Product, packed, shared_bytes, tensor_name, tensor_tile
+from cuvarconv._gpu._launch import MOST_BLOCKS, launch
+from cuvarconv._gpu._paths import Kernel, Product, chunk_of, expression, packed, tensor_kernel
 from cuvarconv._gpu._pieces import Piece, pieces
 from cuvarconv._window import Window
 
@@ -63,58 +63,50 @@ def modulated_correlate(
         matrix = cupy.ascontiguousarray(matrix)  # neighbouring threads read neighbouring outputs
     outputs = weights.shape[0] // groups
     tile = next((tile for tile in TILES if outputs <= tile[0]), TILES[-1])
-    name = f"modulated_correlate<{CPP_TYPES[dtype.name]}, {tile[0]}, {tile[1]}>"
-    kernel = _Kernel("modulated", name, tile, math.prod(tile) // _PER_THREAD, 0)
-    _launch_pieces(call, matrix, offsets(*strides(matrix)), kernel, groups, dtype)
+    name = expression("modulated_correlate", dtype, tile)
+    kernel = Kernel("modulated", name, tile, math.prod(tile) // _PER_THREAD)
+    _launch_pieces(call, matrix, kernel, groups, dtype)
 
 
 def _on_tensor_cores(call: Piece, weights: Any, groups: int, dtype: np.dtype) -> bool:
-    """Compute the call on tensor cores if that is possible and worthwhile."""
+    """Compute the call on tensor cores, if these are chosen."""
     outputs, channels, *taps = weights.shape
-    per_entry = channels * groups // call.kernels.shape[-3]
-    pixels = call.output.size // outputs
-    product = Product(dtype, outputs // groups, channels, math.prod(taps), groups, per_entry, pixels)
-    tile = tensor_tile(product)
-    if tile is None:
+    per_entry, chunk = channels * groups // call.kernels.shape[-3], chunk_of(dtype)
+    whole = per_entry % chunk == 0 and (groups == 1 or channels % chunk == 0)
+    product = Product(
+        dtype,
+        rows=outputs // groups,
+        channels=channels,
+        taps=math.prod(taps),
+        groups=groups,
+        pixels=call.output.size // outputs,
+        one_factor=per_entry == channels * groups or whole,
+    )
+    kernel = tensor_kernel("modulated_tensor", "modulated_correlate_tensor", product)
+    if kernel is None:
         return False
-    name = tensor_name("modulated_correlate_tensor", dtype, tile)
-    kernel = _Kernel("modulated_tensor", name, tile, tile[1], shared_bytes(tile), product.chunk)
     for first in range(0, outputs, product.rows_at_once):
         some = slice(first, first + product.rows_at_once)
         matrix = packed(weights[some], product).transpose(1, 2, 3, 0)
         part = replace(call, output=call.output[..., some, :, :])
-        _launch_pieces(part, matrix, sizes(product.padded), kernel, groups, dtype)
+        _launch_pieces(part, matrix, kernel, groups, dtype)
     return True
 
 
-@dataclass(frozen=True)
-class _Kernel:
-    """A kernel, outputs and pixels of its blocks, and what it is launched with."""
-
-    source: str
-    name: str
-    tile: tuple[int, int]
-    threads: int
-    shared: int
-    chunk: int | None = None  # the channels that it may read at once
-
-
-def _launch_pieces(
-    call: Piece, matrix: Any, layout: tuple[Any, ...], kernel: _Kernel, groups: int, dtype: np.dtype
-) -> None:
+def _launch_pieces(call: Piece, matrix: Any, kernel: Kernel, groups: int, dtype: np.dtype) -> None:
     outputs = matrix.shape[3] // groups
     for piece in pieces(call, dtype, batch=call.output.ndim - 3):
         height, width = piece.window.output_shape
         blocks = -(-outputs // kernel.tile[0]) * -(-height * width // kernel.tile[1]) * groups
         samples = merged(batch_axes(piece, call.output.ndim - 3))
         for batch in launches([samples], (max(1, MOST_BLOCKS // blocks),), operands=3):
-            arguments = _arguments(piece, (matrix, *layout), kernel.chunk, groups, matrix.shape[3], batch)
+            arguments = _arguments(piece, matrix, kernel.product, groups, batch)
             count = blocks * batch.axes[0].length
             launch(kernel.source, kernel.name, count, kernel.threads, arguments, shared=kernel.shared)
 
 
 def _arguments(
-    piece: Piece, matrix: tuple[Any, ...], chunk: int | None, groups: int, outputs: int, batch: Batch
+    piece: Piece, matrix: Any, product: Product | None, groups: int, batch: Batch
 ) -> tuple[Any, ...]:
     window = piece.window
     channels, entries = piece.image.shape[-3], piece.kernels.shape[-3]
@@ -122,18 +114,19 @@ def _arguments(
     rows, _, *row_steps = table_arguments(window.rows, window.rows.shorter_by_tap)
     columns, _, *column_steps = table_arguments(window.columns, window.columns.shorter_by_tap)
     x, d, y = (strides(array) for array in (piece.image, piece.kernels, piece.output))
+    layout: tuple[Any, ...] = offsets(*strides(matrix))
     at_once: tuple[Any, ...] = ()
-    if chunk is not None:
-        group = 0 if groups == 1 else channels // groups
+    if product is not None:
+        group = 0 if groups == 1 else product.channels
         steps = (batch.bases[0], samples.strides[0], group, *x[-2:], x[-3])
-        at_once = sizes(in_runs(piece.image, steps, chunk))
+        layout, at_once = sizes(product.padded), sizes(in_runs(piece.image, steps, product.chunk))
     return (
         *(piece.image, *offsets(batch.bases[0], samples.strides[0], *x[-3:])),
-        *matrix,
+        *(matrix, *layout),
         *(piece.kernels, *offsets(batch.bases[1], samples.strides[1], *d[:2], *d[-3:])),
         *(piece.output, *offsets(batch.bases[2], samples.strides[2], *y[-3:])),
         *(rows, *row_steps, columns, *column_steps),
         *sizes(*piece.kernels.shape[:2], *window.output_shape, groups, channels // groups),
-        *sizes(outputs // groups, channels // entries),
+        *sizes(matrix.shape[3] // groups, channels // entries),
         *(*at_once, np.float64(window.cval.real), np.float64(window.cval.imag)),
     )
