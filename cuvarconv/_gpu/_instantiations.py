@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from cuvarconv._gpu._launch import CPP_TYPES
-from cuvarconv._gpu._paths import TENSOR_CAPABILITY, TENSOR_TILES, TENSOR_TYPES
+from cuvarconv._gpu._paths import TENSOR_CAPABILITY, TENSOR_TILES, TENSOR_TYPES, TENSOR_WEIGHTS_TILES
 from cuvarconv._gpu._tiles import LANES
 from cuvarconv._gpu.correlate import PLANES
 from cuvarconv._gpu.local import OUTPUTS, SAMPLES
@@ -66,6 +66,9 @@ def _instantiations() -> dict[str, list[str]]:
         "modulated_input_gradient_tensor": _on_tensor_cores("modulated_input_gradient_tensor"),
         "modulated_input_gradient": _tiled("modulated_input_gradient", TILES),
         "modulated_modulation_gradient": _tiled("modulated_modulation_gradient", SLOT_TILES),
+        "modulated_weights_gradient_tensor": _on_tensor_cores(
+            "modulated_weights_gradient_tensor", TENSOR_WEIGHTS_TILES
+        ),
         "modulated_weights_gradient": [
             f"modulated_weights_gradient<{number}, {outputs}>"
             for number, outputs in itertools.product(numbers, GRADIENT_OUTPUTS)
@@ -88,10 +91,10 @@ def _tiled(kernel: str, tiles: tuple[tuple[int, int], ...]) -> list[str]:
     ]
 
 
-def _on_tensor_cores(kernel: str) -> list[str]:
+def _on_tensor_cores(kernel: str, tiles: tuple[tuple[int, int], ...] = TENSOR_TILES) -> list[str]:
     return [
         f"{kernel}<{CPP_TYPES[name]}, {rows}, {pixels}>"
-        for name, (rows, pixels) in itertools.product(TENSOR_TYPES, TENSOR_TILES)
+        for name, (rows, pixels) in itertools.product(TENSOR_TYPES, tiles)
     ]
 
 

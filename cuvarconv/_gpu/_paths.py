@@ -15,6 +15,7 @@ from cuvarconv._gpu._launch import CPP_TYPES
 
 TENSOR_TYPES = ("float16", "bfloat16", "float32")
 TENSOR_TILES = ((32, 128), (64, 128), (128, 256))  # rows and pixels of a block, as in kernels/tensor.cuh
+TENSOR_WEIGHTS_TILES = TENSOR_TILES[:2]  # of the gradient in the weights: outputs and (tap, channel)
 TENSOR_CAPABILITY = 80
 _CHUNK = 16  # bytes of neighbouring channels of one tap, in both operands of a product
 _LINE = 64  # bytes of one row, or one pixel, in shared memory
@@ -70,8 +71,8 @@ def chunk_of(dtype: np.dtype) -> int:
 
 Rule = tuple[Callable[[Product], bool], str]
 
-# Tensor cores are used where all of these hold.
-POSSIBLE: tuple[Rule, ...] = (
+# Tensor cores are used where all of these hold,
+ANYWHERE: tuple[Rule, ...] = (
     (
         lambda p: p.dtype.name in ("float16", "bfloat16") or (p.dtype.name == "float32" and _tf32.get()),
         "they multiply halves; float32 only rounded to TF32, which the caller must allow",
@@ -80,6 +81,9 @@ POSSIBLE: tuple[Rule, ...] = (
         lambda p: int(cupy.cuda.Device().compute_capability) >= TENSOR_CAPABILITY,
         "older devices lack the instructions for bfloat16 and TF32, and asynchronous copies",
     ),
+)
+# and these, where a matrix of weights is multiplied by patches,
+WITH_WEIGHTS: tuple[Rule, ...] = (
     (lambda p: p.one_factor, "a chunk of channels is multiplied by one number"),
     (lambda p: p.rows_at_once > 0, "the matrix is copied, padded to chunks, some MiB at a time"),
     (
@@ -89,7 +93,7 @@ POSSIBLE: tuple[Rule, ...] = (
     (lambda p: p.taps < 1 << 15, "taps are counted in 16 bits"),
     (lambda p: p.passes <= _MOST_PASSES, "their order is kept in shared memory"),
 )
-# And where these do, unless a test says otherwise.
+# and these, unless a test says otherwise.
 WORTHWHILE: tuple[Rule, ...] = (
     (lambda p: p.rows > 8, "of the 16 rows of a matrix instruction more than half would be idle"),
     (
@@ -99,12 +103,15 @@ WORTHWHILE: tuple[Rule, ...] = (
 )
 
 
+def _chosen(product: Product, *rules: tuple[Rule, ...]) -> bool:
+    forced = _forced.get()
+    needed = rules if forced else (*rules, WORTHWHILE)
+    return forced is not False and all(holds(product) for some in needed for holds, _ in some)
+
+
 def tensor_tile(product: Product) -> tuple[int, int] | None:
     """Return rows and pixels of a block on tensor cores, None for the kernels that take every case."""
-    forced = _forced.get()
-    if forced is False or not all(holds(product) for holds, _ in POSSIBLE):
-        return None
-    if forced is None and not all(holds(product) for holds, _ in WORTHWHILE):
+    if not _chosen(product, ANYWHERE, WITH_WEIGHTS):
         return None
     few, some, many = TENSOR_TILES
     if product.rows <= few[0]:
@@ -113,6 +120,13 @@ def tensor_tile(product: Product) -> tuple[int, int] | None:
     if product.rows <= some[0] or blocks < _ENOUGH_BLOCKS:
         return some  # also for small images, whose blocks would leave much of the device idle
     return many  # reads the matrix half as often
+
+
+def tensor_weights_tile(product: Product) -> tuple[int, int] | None:
+    """Return the tile of the gradient in the weights, rows and (tap, channel), for the forward product."""
+    if not _chosen(product, ANYWHERE):
+        return None
+    return next((tile for tile in TENSOR_WEIGHTS_TILES if product.rows <= tile[0]), TENSOR_WEIGHTS_TILES[-1])
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,6 @@ from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
     in_elements,
-    in_runs,
-    inverse_arguments,
     launches,
     merged,
     offsets,
@@ -28,10 +26,8 @@ from cuvarconv._gpu._geometry import (
     table_arguments,
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
-from cuvarconv._gpu._paths import Kernel, Product, expression, packed, tensor_kernel
-from cuvarconv._gpu._pieces import AdjointPiece, Piece, operand_pieces, pieces, store
-from cuvarconv._gpu._pixel_grid import PixelGrid, most_outputs
-from cuvarconv._gpu.modulated import TILES
+from cuvarconv._gpu._paths import Kernel, Product, expression, tensor_weights_tile
+from cuvarconv._gpu._pieces import Piece, operand_pieces, store
 from cuvarconv._window import Window
 
 OUTPUTS = (4, 16, 64)  # of a block of the gradient in the weights, the kernel's BO, by those of a group
@@ -69,13 +65,14 @@ def modulated_weights_gradient(
     for some, *taps in _weights_cut(by_group.shape, _SUMS // number.itemsize):
         target = by_group[(slice(None), some, slice(None), *taps)].transpose(0, 1, 3, 4, 2)
         part = replace(call, kernels=call.kernels[tuple(taps)], window=window.taps(*taps))
-        splits = _pixel_splits(target.shape, grad.size // grad.shape[-3], number)
+        kernel = _weights_kernel(target.shape, dtype)
+        splits = _pixel_splits(target.shape, grad.size // grad.shape[-3], number, kernel.tile)
         sums = cupy.zeros((splits, *target.shape), number)
         for _, piece in operand_pieces(part, dtype, batch=grad.ndim - 3):
             samples = merged(batch_axes(piece, grad.ndim - 3))
             most = max(1, _MOST_PIXELS // math.prod(piece.window.output_shape))
             for batch in launches([samples], (most,), operands=3):
-                _launch_weights(piece, sums, some.start, batch, dtype)
+                _launch_weights(piece, sums, some.start, batch, kernel)
         store(target, sums[0] if len(sums) == 1 else sums.sum(axis=0))
 
 
@@ -90,23 +87,31 @@ def _weights_cut(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...
     return itertools.product(*([slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs))
 
 
-def _outputs_per_block(outputs: int) -> int:
-    return next((count for count in OUTPUTS if outputs <= count), OUTPUTS[-1])
+def _weights_kernel(sums: tuple[int, ...], dtype: np.dtype) -> Kernel:
+    """Choose the kernel for sums (groups, outputs, kh, kw, C_in/groups)."""
+    groups, outputs, *taps, channels = sums
+    name = "modulated_weights_gradient"
+    product = Product(dtype, outputs, channels, math.prod(taps), groups, pixels=0, one_factor=True)
+    tile = tensor_weights_tile(product)
+    if tile is not None:
+        return Kernel(f"{name}_tensor", expression(f"{name}_tensor", dtype, tile), tile, tile[1])
+    per_block = next((count for count in OUTPUTS if outputs <= count), OUTPUTS[-1])
+    return Kernel(name, f"{name}<{CPP_TYPES[dtype.name]}, {per_block}>", (per_block, _ROWS), _WEIGHT_THREADS)
 
 
-def _weights_blocks(sums: tuple[int, ...]) -> int:
+def _weights_blocks(sums: tuple[int, ...], tile: tuple[int, int]) -> int:
     """Return how many blocks share the sums, (groups, outputs, kh, kw, C_in/groups), of one split."""
     groups, outputs, *rows = sums
-    return groups * -(-outputs // _outputs_per_block(outputs)) * -(-math.prod(rows) // _ROWS)
+    return groups * -(-outputs // tile[0]) * -(-math.prod(rows) // tile[1])
 
 
-def _pixel_splits(sums: tuple[int, ...], pixels: int, number: np.dtype) -> int:
+def _pixel_splits(sums: tuple[int, ...], pixels: int, number: np.dtype, tile: tuple[int, int]) -> int:
     """Return into how many parts each sum over pixels is split, so that small weights fill the device."""
     held = _SUMS // (math.prod(sums) * number.itemsize)
-    return max(1, min(_ENOUGH_BLOCKS // _weights_blocks(sums), -(-pixels // _FEWEST_PIXELS), held))
+    return max(1, min(_ENOUGH_BLOCKS // _weights_blocks(sums, tile), -(-pixels // _FEWEST_PIXELS), held))
 
 
-def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, dtype: np.dtype) -> None:
+def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, kernel: Kernel) -> None:
     window = piece.window
     splits, groups, outputs, kh, kw, channels = sums.shape
     (samples,) = batch.axes
@@ -122,10 +127,8 @@ def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, dt
         *sizes(outputs, piece.output.shape[-3] // groups, piece.image.shape[-3] // piece.kernels.shape[-3]),
         *(np.int32(splits), np.float64(window.cval.real), np.float64(window.cval.imag)),
     )
-    per_block = _outputs_per_block(outputs)
-    name = f"modulated_weights_gradient<{CPP_TYPES[dtype.name]}, {per_block}>"
-    count = splits * _weights_blocks(sums.shape[1:])
-    launch("modulated_weights_gradient", name, count, _WEIGHT_THREADS, arguments, shared=0)
+    count = splits * _weights_blocks(sums.shape[1:], kernel.tile)
+    launch(kernel.source, kernel.name, count, kernel.threads, arguments, shared=kernel.shared)
 
 
 def modulated_modulation_gradient(
@@ -235,13 +238,13 @@ class _Products:
         batch = self.grad.ndim - 3
         nothing = cupy.empty((1,) * (self.grad.ndim + 2), self.dtype)  # kernels are written, not read
         call = Piece(self.input, nothing, self.grad, self.window)
-        parts = _weights_parts(self.weights, self.groups, self.dtype, axis=1)
+        parts = weights_parts(self.weights, self.groups, self.dtype, axis=1)
         shared, _ = shared_and_own(batch_axes(replace(call, kernels=sums[0]), batch), operand=1)
         at_once = self.grad.dtype == self.input.dtype == self.dtype and len(parts) == 1 and len(shared) < 2
         if fresh and not at_once:
             sums[...] = 0
         for first_output, part in parts:
-            matrix = _matrix(part, self.dtype)
+            matrix = matrix_of(part, self.dtype)
             for where, piece in operand_pieces(call, self.dtype, batch=batch):
                 place = sums[(..., *matching(sums, (*where[:batch], slice(None), *where[batch:])))]
                 axes = batch_axes(replace(piece, kernels=place[0]), batch)
@@ -276,7 +279,7 @@ class _Products:
         launch(name, expression, count, math.prod(slots.tile) // _MICRO**2, arguments, shared=0)
 
 
-def _weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> list[tuple[int, Any]]:
+def weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> list[tuple[int, Any]]:
     """Cut weights along one axis of (groups, outputs, channels, kh, kw); small ones stay whole."""
     by_group = weights.reshape(groups, len(weights) // groups, *weights.shape[1:])
     length = by_group.shape[axis]
@@ -285,101 +288,6 @@ def _weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> 
     return [(first, by_group[(*before, slice(first, first + run))]) for first in range(0, length, run)]
 
 
-def _matrix(part: Any, dtype: np.dtype) -> Any:
+def matrix_of(part: Any, dtype: np.dtype) -> Any:
     """Copy weights to (kh, kw, groups, outputs, channels), so that threads read channels side by side."""
     return part.transpose(3, 4, 0, 1, 2).astype(dtype, order="C")
-
-
-def modulated_input_gradient(
-    grad: Any,
-    weights: Any,
-    modulation: Any,
-    output: Any,
-    window: Window,
-    *,
-    groups: int,
-    dtype: np.dtype,
-) -> None:
-    """Launch over pieces of the image and over the batch.
-
-    `output` is (batch…, C_in, H, W), the others are as for `modulated_correlate`; `dtype` is the computing
-    dtype.
-    """
-    if output.size == 0 or grad.size == 0:
-        output[...] = 0
-        return
-    batch = output.ndim - 3
-    channels = output.shape[-3] // groups
-    by_group = output.reshape(*output.shape[:-3], groups, channels, *output.shape[-2:])
-    whole = AdjointPiece.of(in_elements(grad), in_elements(modulation), by_group, window)
-    kernel = _input_kernel(whole, weights, groups, dtype)
-    for first, part in _weights_parts(weights, groups, dtype, axis=2):
-        matrix = _matrix(part, dtype) if kernel.product is None else _packed_matrix(part, kernel.product)
-        call = replace(whole, output=by_group[..., first : first + matrix.shape[-1], :, :])
-        for piece in pieces(call, dtype, batch=batch, reserved=matrix.nbytes):
-            grid = PixelGrid.of(piece, kernel.tile[1])
-            per_sample = -(-matrix.shape[-1] // kernel.tile[0]) * grid.tiles * groups
-            samples = merged(batch_axes(piece, batch))
-            for some in launches([samples], (max(1, MOST_BLOCKS // per_sample),), operands=3):
-                arguments = _input_arguments(piece, matrix, (first, channels), kernel.product, grid, some)
-                count = per_sample * some.axes[0].length
-                launch(kernel.source, kernel.name, count, kernel.threads, arguments, shared=kernel.shared)
-
-
-def _input_kernel(call: AdjointPiece, weights: Any, groups: int, dtype: np.dtype) -> Kernel:
-    """Choose the kernel of the gradient in the image: for it, outputs are channels and channels rows."""
-    outputs, channels, *taps = weights.shape
-    name = "modulated_input_gradient"
-    product = Product(
-        dtype,
-        rows=channels,
-        channels=outputs // groups,
-        taps=math.prod(taps),
-        groups=groups,
-        pixels=call.output.size // (groups * channels),
-        one_factor=groups % call.kernels.shape[-3] == 0,
-        passes=math.prod(taps) * most_outputs(call.rows) * most_outputs(call.columns),
-    )
-    tile = next((tile for tile in TILES if channels <= tile[0]), TILES[-1])
-    general = Kernel(name, expression(name, dtype, tile), tile, math.prod(tile) // _MICRO**2)
-    return tensor_kernel(f"{name}_tensor", f"{name}_tensor", product) or general
-
-
-def _packed_matrix(part: Any, product: Product) -> Any:
-    """Return (kh, kw, groups, outputs, channels), a view of what tensor cores multiply by."""
-    groups, outputs, channels, *taps = part.shape
-    matrix = packed(part.transpose(0, 2, 1, 3, 4).reshape(-1, outputs, *taps), product)
-    by_group = matrix.reshape(groups, channels, *taps, product.padded)
-    return by_group[..., :outputs].transpose(2, 3, 0, 4, 1)
-
-
-def _input_arguments(
-    piece: AdjointPiece,
-    matrix: Any,
-    channels: tuple[int, int],
-    product: Product | None,
-    grid: PixelGrid,
-    batch: Batch,
-) -> tuple[Any, ...]:
-    kh, kw, groups, outputs, some = matrix.shape
-    first_channel, of_group = channels
-    (samples,) = batch.axes
-    g, d, y = (strides(array) for array in (piece.image, piece.kernels, piece.output))
-    most = most_outputs(piece.rows) * most_outputs(piece.columns)
-    layout: tuple[Any, ...] = offsets(*strides(matrix))
-    at_once: tuple[Any, ...] = ()
-    if product is not None:
-        group = 0 if groups == 1 else outputs
-        steps = (batch.bases[0], samples.strides[0], group, *g[-2:], g[-3])
-        layout, at_once = sizes(product.padded), sizes(in_runs(piece.image, steps, product.chunk))
-    return (
-        *(piece.image, *offsets(batch.bases[0], samples.strides[0], outputs * g[-3], *g[-3:])),
-        *(matrix, *layout),
-        *(piece.kernels, *offsets(batch.bases[1], samples.strides[1], *d[:2], *d[-3:])),
-        *(piece.output, *offsets(batch.bases[2], samples.strides[2], *y[-4:])),
-        *(*inverse_arguments(piece.rows), *inverse_arguments(piece.columns)),
-        *sizes(most, kh, kw, *piece.output.shape[-2:]),
-        *sizes(grid.row_step, grid.column_step, grid.across, grid.tiles),
-        *sizes(groups, first_channel, some, of_group),
-        *(*sizes(groups * of_group // piece.kernels.shape[-3], outputs), *at_once),
-    )
