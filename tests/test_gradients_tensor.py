@@ -7,6 +7,7 @@ from forms import MODES, SAME_SIZE, VIEWS, check, gradient, incoming, looped, op
 from tolerances import BFLOAT16, assert_equal, integers, noise, stored
 
 import cuvarconv
+from cuvarconv._tf32 import tf32
 
 FUNCTION = "modulated_correlate"
 TYPES = ["float16", BFLOAT16, "float32"]
@@ -21,7 +22,7 @@ def tensor_cores(cuda_backend, instantiations):
     """Force tensor cores, and see that they were used."""
     from cuvarconv._gpu import _paths
 
-    with _paths.forced(True), _paths.tf32(True), emulator.recording() as launched:
+    with _paths.forced(True), tf32(True), emulator.recording() as launched:
         yield
     assert any("gradient_tensor<" in launch for launch in launched.names)
 

@@ -11,6 +11,7 @@ from test_modulated import factors, unfolded, weights
 from tolerances import BFLOAT16, assert_equal, integers, noise
 
 import cuvarconv
+from cuvarconv._tf32 import tf32
 
 pytestmark = pytest.mark.parametrize("xp", ["cuda"], indirect=True)
 
@@ -39,7 +40,7 @@ def tensor_cores(request, cuda_backend, instantiations):
     from cuvarconv._gpu import _paths
 
     name = request.function.__name__
-    with _paths.forced(True), _paths.tf32(name not in PRECISE), emulator.recording() as launched:
+    with _paths.forced(True), tf32(name not in PRECISE), emulator.recording() as launched:
         yield
     assert name in MIXED or any("_tensor<" in launch for launch in launched.names)
 
@@ -170,7 +171,7 @@ def test_the_path_follows_from_shape_and_dtype(xp, tensor_cores, changes, tile):
 
     usual = {"dtype": np.dtype("float16"), "rows": 64, "channels": 64, "taps": 9, "groups": 1}
     product = _paths.Product(**({**usual, "one_factor": True, "pixels": 8 * 128 * 128} | changes))
-    with _paths.forced(None), _paths.tf32(False):
+    with _paths.forced(None), tf32(False):
         assert _paths.tensor_tile(product) == tile
     with _paths.forced(False):
         assert _paths.tensor_tile(product) is None

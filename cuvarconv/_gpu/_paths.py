@@ -12,6 +12,7 @@ import cupy
 import numpy as np
 
 from cuvarconv._gpu._launch import CPP_TYPES
+from cuvarconv._tf32 import tf32_allowed
 
 TENSOR_TYPES = ("float16", "bfloat16", "float32")
 TENSOR_TILES = ((32, 128), (64, 128), (128, 256))  # rows and pixels of a block, as in kernels/tensor.cuh
@@ -25,8 +26,7 @@ _MOST_BYTES = 16 << 20  # of a packed matrix
 _MOST_PASSES = 2048
 _PASS = 4  # bytes
 
-_forced: ContextVar[bool | None] = ContextVar("tensor cores are forced, or forbidden", default=None)
-_tf32: ContextVar[bool] = ContextVar("float32 may be rounded to TF32", default=False)
+_forced: ContextVar[bool | None] = ContextVar("tensor cores", default=None)
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ Rule = tuple[Callable[[Product], bool], str]
 # Tensor cores are used where all of these hold,
 ANYWHERE: tuple[Rule, ...] = (
     (
-        lambda p: p.dtype.name in ("float16", "bfloat16") or (p.dtype.name == "float32" and _tf32.get()),
+        lambda p: p.dtype.name in ("float16", "bfloat16") or (p.dtype.name == "float32" and tf32_allowed()),
         "they multiply halves; float32 only rounded to TF32, which the caller must allow",
     ),
     (
@@ -171,13 +171,3 @@ def forced(tensor: bool | None) -> Iterator[None]:
         yield
     finally:
         _forced.reset(token)
-
-
-@contextlib.contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Allow float32 to be rounded to TF32 in products, within a ``with`` block and thread."""
-    token = _tf32.set(allowed)
-    try:
-        yield
-    finally:
-        _tf32.reset(token)
