@@ -42,14 +42,14 @@ CALLS = {
 }
 
 
-def sources(wanted):
-    """Return (text, names, options) of each source file."""
+def sources(wanted, arch):
+    """Return (text, names, options) of each source file for a compute capability."""
     emulator.install()  # `_gpu` imports cupy, which may not find a driver here
     from cuvarconv._gpu._instantiations import instantiations
     from cuvarconv._gpu._launch import OPTIONS
     from cuvarconv._gpu._sources import kernel_source
 
-    found = instantiations()
+    found = instantiations(arch)
     return [(kernel_source(source), found[source], OPTIONS) for source in wanted or found]
 
 
@@ -76,9 +76,12 @@ def registers_table(results):
     yield ""
     yield f"| kernel | threads | {' | '.join(heads)} |"
     yield "| --- | ---: |" + " ---: |" * len(heads)
-    for name in results[0][0]:
+    for name in max((found for found, _ in results), key=len):
         cells = []
         for found, _ in results:
+            if name not in found:  # the device has no instructions for it
+                cells.append("")
+                continue
             used = found[name][0]
             cells.append(f"{used.registers}" + (f" +{used.spill_bytes}" if used.spill_bytes else ""))
         yield f"| `{name}` | {threads_per_block(name)} | {' | '.join(cells)} |"
@@ -167,14 +170,15 @@ def launches_table(found):
 
 def main():
     """Write the report."""
-    texts = sources(sys.argv[1:])
+    wanted = sys.argv[1:]
     with ProcessPoolExecutor(2) as pool:
-        results = list(pool.map(compile_all, [(target, texts) for target in TARGETS]))
+        results = list(pool.map(compile_all, [(target, sources(wanted, target[1])) for target in TARGETS]))
     hopper = results[TARGETS.index(HOPPER)][0]
     lines = [*registers_table(results), *hopper_table(hopper), *launches_table(hopper)]
     path = ROOT / "benchmarks" / "results" / "nvrtc.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    print(f"{len(results[0][0])} kernels on {len(TARGETS)} targets: {path.relative_to(ROOT)}")
+    count = max(len(found) for found, _ in results)
+    print(f"{count} kernels on {len(TARGETS)} targets: {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -77,6 +77,11 @@ def modulated_correlate(
     --------
     correlate : One kernel per pixel that does not mix channels.
 
+    Notes
+    -----
+    On CUDA, tensor cores multiply float16 and bfloat16.  The products d·x are rounded to that dtype then, and
+    are infinite where it cannot hold them; sums are formed in float32.
+
     References
     ----------
     .. [1] H. Su, V. Jampani, D. Sun, O. Gallo, E. Learned-Miller and J. Kautz, "Pixel-adaptive

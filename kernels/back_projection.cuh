@@ -7,11 +7,10 @@
 // MICRO x MICRO of them, DEPTH outputs at a time.
 #pragma once
 #include "product.cuh"
+#include "window.cuh"
 
 template <class A> constexpr int DEPTH = sizeof(A) < 16 ? 16 : 8;
 template <class A> constexpr int BLOCKS = sizeof(A) < 8 ? 2 : 1;  // per multiprocessor, at least: bounds the registers
-
-struct Place { int i, j; };  // an output pixel; i is -1 where there is none
 
 template <class A, int BR, int BP> struct __align__(16) Tiles { A weights[DEPTH<A>][BR], outputs[DEPTH<A>][BP]; };
 

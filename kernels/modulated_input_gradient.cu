@@ -13,49 +13,8 @@
 // at folds of the boundary: the block takes the first outputs of all its pixels, then the second ones, and so
 // on, and leaves a tap as soon as none of its pixels has more.  Its pixels are those of a small rectangle,
 // so that few blocks see a fold; under a stride their distance is the stride, so that a tap reaches all or none.
-#include "adjoint.cuh"
 #include "back_projection.cuh"
-
-// The outputs that read a pixel through a tap, along one axis.
-struct Outputs { const int* first; int count; };
-
-__device__ __forceinline__ Outputs outputs_of(const InverseTable& table, int tap, int pixel)
-{
-  const int* entry = table.entries + tap * table.pixels + pixel;
-  if (*entry >= -1) return {entry, *entry < 0 ? 0 : 1};
-  const int* list = table.entries - 2 - *entry;
-  return {list + 1, *list};
-}
-
-// The output of this rank among those that read a pixel through tap (m, n).
-__device__ __forceinline__ Place reader(
-    const InverseTable& rows, const InverseTable& columns, int m, int n, const Place& pixel, int rank)
-{
-  if (pixel.i < 0) return {-1, 0};
-  const Outputs down = outputs_of(rows, m, pixel.i), across = outputs_of(columns, n, pixel.j);
-  if (rank == 0) return down.count && across.count ? Place{*down.first, *across.first} : Place{-1, 0};
-  if (rank >= down.count * across.count) return {-1, 0};
-  return {down.first[rank / across.count], across.first[rank % across.count]};
-}
-
-// How pixels lie in blocks: one of every `row_step` rows and `column_step` columns, `across` of them side by side.
-struct Grid { int height, width, row_step, column_step, across; };
-
-// The pixels of tile `block`; i is -1 beyond the image.
-template <int BP> __device__ __forceinline__ void place_pixels(Place (&pixels)[BP], const Grid& grid, unsigned tile, int threads)
-{
-  const int down = BP / grid.across;
-  const int tiles_down = ((grid.height - 1) / grid.row_step) / down + 1;
-  const int tiles_across = ((grid.width - 1) / grid.column_step) / grid.across + 1;
-  const int column0 = tile % tiles_across * grid.across;   tile /= tiles_across;
-  const int row0 = tile % tiles_down * down;               tile /= tiles_down;
-  const int column_class = tile % grid.column_step, row_class = tile / grid.column_step;
-  for (int p = threadIdx.x; p < BP; p += threads) {
-    const int h = row_class + (row0 + p / grid.across) * grid.row_step;
-    const int w = column_class + (column0 + p % grid.across) * grid.column_step;
-    pixels[p] = {h < grid.height && w < grid.width ? h : -1, w};
-  }
-}
+#include "readers.cuh"
 
 // totals += conj(d) * sums, sums = 0; `d` is the first factor of a tap, and `entries` those of a thread's rows.
 template <int ACROSS, class T, class A>
@@ -112,7 +71,8 @@ modulated_input_gradient(
   const long long sample = block;
   const int across = threadIdx.x % ACROSS, down = threadIdx.x / ACROSS;
 
-  place_pixels(pixels, {height, width, row_step, column_step, pixels_across}, pixel_tile, THREADS);
+  const Grid grid = {height, width, row_step, column_step, pixels_across};
+  for (int p = threadIdx.x; p < BP; p += THREADS) pixels[p] = pixel_of(grid, pixel_tile, p, BP);
   const InverseTable rows = {row_readers, row_pixels}, columns = {column_readers, column_pixels};
   int entries[MICRO];
 #pragma unroll

@@ -13,26 +13,14 @@
 //
 // Neighbouring threads load neighbouring pixels; tiles are transposed on the way, by runs of MICRO rows that
 // are stored at once, into lines whose padding keeps neighbouring pixels in other banks.
+#include "patch_rows.cuh"
 #include "product.cuh"
-#include "window.cuh"
 
 constexpr int THREADS = 256;
 constexpr int ROWS = 64;
 template <class A> constexpr int BLOCKS = sizeof(A) < 8 ? 2 : 1;  // per multiprocessor, at least: bounds the registers
 constexpr int STEPS_PER_SUM = 8;  // long sums are formed part by part
 template <class A, int BO> constexpr int DEPTH = BO * sizeof(A) < 1024 ? 32 : 16;  // pixels of a step
-
-// One row (m,n,c) of the patches: where its factors and pixels lie, and its tap in entries of the index tables.
-struct Row { long long d, x; int down, across; };
-
-// One output pixel; `inside` the part of the sum that a block forms.
-struct Pixel { long long sample; int i, j; bool inside; };
-
-__device__ __forceinline__ Pixel pixel_at(int at, int last, int height, int width)
-{
-  const int sample = at / (height * width), p = at - sample * (height * width), i = p / width;
-  return {sample, i, p - i * width, at < last};
-}
 
 // values[v] = conj(d*x) of a pixel in MICRO neighbouring rows; `d` is the pixel's first factor.
 template <class T, class A>
@@ -118,10 +106,9 @@ modulated_weights_gradient(
   const int group = block % groups;            block /= groups;
   const int split = block;
 
-  if (threadIdx.x < ROWS) {  // rows beyond the last repeat it; they are not written
-    const int row = min(row0 + (int)threadIdx.x, all_rows - 1), tap = row / channels, m = tap / kw, n = tap - m * kw;
-    const int channel = group * channels + row - tap * channels;
-    table[threadIdx.x] = {m * d_m + n * d_n + channel / channels_per_entry * d_entry, channel * x_channel, m * rd, n * cd};
+  if (threadIdx.x < ROWS) {
+    const Strides steps = {d_m, d_n, d_entry, x_channel, rd, cd};
+    table[threadIdx.x] = row_at(row0 + threadIdx.x, all_rows, kw, channels, group * channels, channels_per_entry, steps);
   }
   const T* group_g = g + g_base + ((long long)group * group_outputs + o0) * g_channel;
   const int position = threadIdx.x % POSITIONS, share = threadIdx.x / POSITIONS;

@@ -1,6 +1,8 @@
 // An image seen through the window: index tables say which pixel a tap of an output reads.
 #pragma once
 
+struct Place { int i, j; };  // a pixel; i is -1 where there is none
+
 template <class T> struct Seen {
   const T* x;
   long long row, column;

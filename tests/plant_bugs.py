@@ -37,6 +37,11 @@ MODULATED_GRADIENTS_ON_GPU = (
     *("tests/test_kernels_modulated.py", "tests/test_gradients.py", "tests/test_gradients_arrays.py"),
     *("-k", "modulat and not numpy"),
 )
+TENSOR = (
+    "tests/test_modulated_tensor.py",
+    "tests/test_gradients_tensor.py",
+    "tests/test_kernels_modulated.py",
+)
 CORRELATE_GRADIENT_ON_GPU = (
     *("tests/test_kernels_correlate.py", "tests/test_gradients.py", "tests/test_gradients_arrays.py"),
     *("-k", "cuda and correlate and not modulated and not local or test_kernels"),
@@ -665,13 +670,6 @@ PLANTED = [
                 "false)",
             ),
             ("factor of the first row for all rows of a run", "v == 0 || row.d != last.d", "v == 0"),
-            ("sample counted from the rows", "at / (height * width)", "at / width"),
-            ("one pixel too many in a split", "at < last}", "at <= last}"),
-            (
-                "channels of the first group for all groups",
-                "channel = group * channels + row - tap * channels",
-                "channel = row - tap * channels",
-            ),
             ("outputs of the next group are read", "v < outputs ? widen(g", "v <= outputs ? widen(g"),
             (
                 "outputs of the next group are written",
@@ -744,6 +742,106 @@ PLANTED = [
         ],
     ),
     (
+        "kernels/tensor.cuh",
+        TENSOR,
+        [
+            (
+                "no barrier between steps",
+                "__syncthreads();  // this step's lines are complete, the previous step is read",
+                "",
+            ),
+            ("a step whose copies have not landed", "MATRIX_STAGES - 2>();", "MATRIX_STAGES - 1>();"),
+            ("rows of the matrix beyond the last", "row < rows && k < passes", "k < passes"),
+            ("taps in their order, whatever is asked for", "order[k / padded].tap - k / padded", "0"),
+            ("padding becomes 0·inf", "if (tails >> q & 1) clear_after", "if (false) clear_after"),
+            (
+                "parts of a chunk are whole",
+                "source.values == nullptr || count < CHUNK<T>",
+                "source.values == nullptr",
+            ),
+            (
+                "the factor of the first channel for all",
+                "channels.entry_step == 0 ? 0 : (channels",
+                "true ? 0 : (channels",
+            ),
+            (
+                "pixels without readers are cval",
+                "source.factors == nullptr ? Narrow<T>::from(0) : channels",
+                "channels",
+            ),
+            ("the matrix is cut off to TF32", "to_tf32(__uint_as_float(words[r]))", "words[r]"),
+            ("the second half of a line is the first", "line.store(next, chunk,", "line.store(next, 0,"),
+            ("outputs beyond the last are written", "if (to < rows) y[", "y["),
+            (
+                "no barrier before rows are written over",
+                "if (f > 0) __syncthreads();  // the previous rows are written",
+                "",
+            ),
+        ],
+    ),
+    (
+        "kernels/modulated_weights_gradient_tensor.cu",
+        TENSOR,
+        [
+            ("pixels beyond the last", "if (!pixel.inside) values[v] = zero;", ""),
+            (
+                "the factor of another entry",
+                "v > 0 && row.d == last.d ? factors[v - 1]",
+                "v > 0 ? factors[v - 1]",
+            ),
+            ("one part of a long sum", "      sums = {};\n", ""),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/_paths.py",
+        TENSOR,
+        [
+            (
+                "TF32 whether allowed or not",
+                'p.dtype.name == "float32" and tf32_allowed()',
+                'p.dtype.name == "float32"',
+            ),
+            ("older devices too", ">= TENSOR_CAPABILITY", ">= 0"),
+            (
+                "too little shared memory",
+                "_MATRIX_STAGES, _PATCH_STAGES = 3, 2",
+                "_MATRIX_STAGES, _PATCH_STAGES = 2, 2",
+            ),
+        ],
+    ),
+    (
+        "kernels/patch_rows.cuh",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            ("sample counted from the rows", "at / (height * width)", "at / width"),
+            ("one pixel too many in a split", "at < last}", "at <= last}"),
+            (
+                "channels of the first group for all groups",
+                "channel = first_channel + row - tap * channels",
+                "channel = row - tap * channels",
+            ),
+        ],
+    ),
+    (
+        "kernels/readers.cuh",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            (
+                "ranks of rows and columns swapped",
+                "down.first[rank / across.count], across.first[rank % across.count]",
+                "down.first[rank % down.count], across.first[rank % across.count]",
+            ),
+            ("outputs beyond the last rank", "if (rank >= down.count * across.count) return {-1, 0};", ""),
+            ("rows of pixels beyond the image", "h < grid.height && w < grid.width", "w < grid.width"),
+            ("columns of pixels beyond the image", "h < grid.height && w < grid.width", "h < grid.height"),
+            (
+                "pixels of a class next to each other",
+                "(row0 + p / grid.across) * grid.row_step",
+                "(row0 + p / grid.across)",
+            ),
+        ],
+    ),
+    (
         "kernels/modulated_input_gradient.cu",
         MODULATED_GRADIENTS_ON_GPU,
         [
@@ -758,12 +856,6 @@ PLANTED = [
                 "__syncthreads();",
             ),
             ("only the first output that reads a pixel", "rank < most; ++rank", "rank < 1; ++rank"),
-            (
-                "ranks of rows and columns swapped",
-                "down.first[rank / across.count], across.first[rank % across.count]",
-                "down.first[rank % down.count], across.first[rank % across.count]",
-            ),
-            ("outputs beyond the last rank", "if (rank >= down.count * across.count) return {-1, 0};", ""),
             ("factors are not conjugated", "conjugate(widen(first[q]", "(widen(first[q]"),
             (
                 "factor of the first channel for all channels of a thread",
@@ -780,18 +872,33 @@ PLANTED = [
                 "(group * group_channels + first_channel +",
                 "(group * group_channels +",
             ),
-            ("rows of pixels beyond the image", "h < grid.height && w < grid.width", "w < grid.width"),
-            ("columns of pixels beyond the image", "h < grid.height && w < grid.width", "h < grid.height"),
-            (
-                "pixels of a class next to each other",
-                "(row0 + p / grid.across) * grid.row_step",
-                "(row0 + p / grid.across)",
-            ),
             ("channels beyond the last are written", "if (c0 + row_of(down, r) < channels) to[", "to["),
             (
                 "weights beyond the last channel are read",
                 "c0 + c < channels ? tap_w",
                 "c0 + c <= channels ? tap_w",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/modulated_input_gradient.py",
+        MODULATED_GRADIENTS_ON_GPU,
+        [
+            (
+                "most outputs along one axis only",
+                "_most_outputs(piece.rows) * _most_outputs(piece.columns)",
+                "_most_outputs(piece.rows)",
+            ),
+            ("strides ignored", "(s if n >= 4 * s else 1 for", "(1 for"),
+            (
+                "channels of the first part for all parts",
+                "*sizes(groups, first_channel, some, of_group)",
+                "*sizes(groups, 0, some, of_group)",
+            ),
+            (
+                "channels per entry from one group's channels",
+                "groups * of_group // piece.kernels.shape[-3]",
+                "of_group // piece.kernels.shape[-3]",
             ),
         ],
     ),
@@ -812,7 +919,7 @@ PLANTED = [
             ("taps of the modulation not cut", "kernels=call.kernels[tuple(taps)]", "kernels=call.kernels"),
             (
                 "as many splits as blocks fit",
-                "// _weights_blocks(sums), -(-pixels // _FEWEST_PIXELS), held",
+                "// _weights_blocks(sums, tile), -(-pixels // _FEWEST_PIXELS), held",
                 ", -(-pixels // _FEWEST_PIXELS), held",
             ),
             (
@@ -858,22 +965,6 @@ PLANTED = [
                 "samples of other pixels' sums",
                 "matching(sums, (*where[:batch], slice(None), *where[batch:]))",
                 "matching(sums, (*where[:batch], slice(None), slice(None), slice(None)))",
-            ),
-            (
-                "most outputs along one axis only",
-                "_most_outputs(piece.rows) * _most_outputs(piece.columns)",
-                "_most_outputs(piece.rows)",
-            ),
-            ("strides ignored", "(s if n >= 4 * s else 1 for", "(1 for"),
-            (
-                "channels of the first part for all parts",
-                "*sizes(groups, first_channel, some, of_group)",
-                "*sizes(groups, 0, some, of_group)",
-            ),
-            (
-                "channels per entry from one group's channels",
-                "groups * of_group // piece.kernels.shape[-3]",
-                "of_group // piece.kernels.shape[-3]",
             ),
             ("weights converted whole", "_REPACKED * length // (weights.size * dtype.itemsize)", "length"),
         ],
@@ -963,13 +1054,13 @@ PLANTED = [
             ),
             (
                 "no blocks for further groups",
-                " * -(-height * width // tile[1]) * groups",
-                " * -(-height * width // tile[1])",
+                " * -(-height * width // kernel.tile[1]) * groups",
+                " * -(-height * width // kernel.tile[1])",
             ),
             (
                 "pixels over blocks rounded down",
-                "-(-height * width // tile[1])",
-                "max(1, height * width // tile[1])",
+                "-(-height * width // kernel.tile[1])",
+                "max(1, height * width // kernel.tile[1])",
             ),
             ("half of the threads", "_PER_THREAD = 16", "_PER_THREAD = 32"),
             (

@@ -175,7 +175,7 @@ def test_small_images_fill_the_device(cuda_backend, instantiations):
 def test_pixels_are_split_by_shapes_alone(cuda_backend, sums, pixels, splits):
     from cuvarconv._gpu.modulated_gradient import _pixel_splits
 
-    assert _pixel_splits(sums, pixels, np.dtype(np.float32)) == splits
+    assert _pixel_splits(sums, pixels, np.dtype(np.float32), (min(sums[1], 64), 64)) == splits
 
 
 @pytest.mark.parametrize(
@@ -234,10 +234,10 @@ def test_sums_are_formed_piece_by_piece(cuda_backend, small, name, groups):
 
 @pytest.mark.parametrize("axis", [1, 2])
 def test_weights_are_copied_piece_by_piece(cuda_backend, small, axis):
-    from cuvarconv._gpu.modulated_gradient import _weights_parts
+    from cuvarconv._gpu.modulated_gradient import weights_parts
 
     w = cuda_backend.asarray(integers((10, 5, 1, 2)))
-    parts = _weights_parts(w, 2, np.dtype(np.float32), axis=axis)
+    parts = weights_parts(w, 2, np.dtype(np.float32), axis=axis)
     assert [first for first, _ in parts] == [0, 1, 2, 3, 4]
     assert all(part.nbytes <= 100 for _, part in parts)
 

@@ -18,6 +18,8 @@ TILED = ("modulated_correlate", "modulated_input_gradient", "modulated_modulatio
 def threads_per_block(name):
     """Return the block size that the launch code uses for an instantiation."""
     kernel, numbers = name.split("<")[0], [int(n) for n in re.findall(r", (\d+)", name)]
+    if kernel.endswith("_tensor"):
+        return numbers[1]
     if kernel in TILED:
         return numbers[0] * numbers[1] // 16
     return 256 if kernel == "modulated_weights_gradient" else THREADS
@@ -25,26 +27,36 @@ def threads_per_block(name):
 
 @pytest.fixture(scope="module")
 def sources(cuda_backend):
-    """The sources and their instantiations; the generator needs `cupy` or its stand-in."""
+    """Return sources and their instantiations for a target; the generator needs `cupy` or its stand-in."""
     from cuvarconv._gpu._instantiations import instantiations
     from cuvarconv._gpu._launch import OPTIONS
     from cuvarconv._gpu._sources import kernel_source
 
-    return [(kernel_source(source), names, OPTIONS) for source, names in instantiations().items()]
+    def of(arch):
+        return [(kernel_source(source), names, OPTIONS) for source, names in instantiations(arch).items()]
+
+    return of
 
 
 def test_number_of_instantiations(sources):
-    names = [name for _, names, _ in sources for name in names]
+    names = [name for _, names, _ in sources(90) for name in names]
     assert 0 < len(names) == len(set(names)) <= 300
+
+
+def test_older_devices_have_all_but_tensor_cores(sources):
+    old, new = ({name for _, names, _ in sources(arch) for name in names} for arch in (75, 80))
+    assert old < new
+    assert all("_tensor<" in name for name in new - old)
+    assert not any("_tensor<" in name for name in old)
 
 
 @pytest.mark.parametrize(("cuda", "arch"), TARGETS)
 def test_compiles_within_its_resources(sources, cuda, arch):
     if cuda not in nvrtc.libraries():
         pytest.skip(f"NVRTC {cuda} is not installed")
-    compiled = [nvrtc.compile(code, names, cuda, arch, options) for code, names, options in sources]
+    compiled = [nvrtc.compile(code, names, cuda, arch, options) for code, names, options in sources(arch)]
     resources = {name: used for result in compiled for name, used in result.resources.items()}
-    assert set(resources) == {name for _, names, _ in sources for name in names}
+    assert set(resources) == {name for _, names, _ in sources(arch) for name in names}
     for name, used in resources.items():
         print(f"CUDA {cuda} sm_{arch} {name}: {used}")
         assert 0 < used.registers * threads_per_block(name) <= REGISTERS_PER_BLOCK, name

@@ -32,10 +32,10 @@ from cuvarconv._gpu.local import local_correlate
 from cuvarconv._gpu.local_gradient import local_input_gradient, local_kernels_gradient
 from cuvarconv._gpu.modulated import modulated_correlate
 from cuvarconv._gpu.modulated_gradient import (
-    modulated_input_gradient,
     modulated_modulation_gradient,
     modulated_weights_gradient,
 )
+from cuvarconv._gpu.modulated_input_gradient import modulated_input_gradient
 from cuvarconv._gpu.spread import spread
 from cuvarconv._gpu.unfold import unfold
 from cuvarconv._quotients import Quotients

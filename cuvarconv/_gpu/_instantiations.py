@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from cuvarconv._gpu._launch import CPP_TYPES
+from cuvarconv._gpu._paths import TENSOR_CAPABILITY, TENSOR_TILES, TENSOR_TYPES, TENSOR_WEIGHTS_TILES
 from cuvarconv._gpu._tiles import LANES
 from cuvarconv._gpu.correlate import PLANES
 from cuvarconv._gpu.local import OUTPUTS, SAMPLES
@@ -17,8 +18,15 @@ from cuvarconv._gpu.unfold import BITS
 REAL = ("float16", "bfloat16", "float32", "float64")
 
 
-def instantiations() -> dict[str, list[str]]:
-    """List the name expressions of each ``kernels/<name>.cu``."""
+def instantiations(capability: int = TENSOR_CAPABILITY) -> dict[str, list[str]]:
+    """List the name expressions of each ``kernels/<name>.cu`` for a device of a compute capability."""
+    every = _instantiations()
+    if capability < TENSOR_CAPABILITY:
+        return {source: names for source, names in every.items() if not source.endswith("_tensor")}
+    return every
+
+
+def _instantiations() -> dict[str, list[str]]:
     numbers = CPP_TYPES.values()
     return {
         "affinity": [
@@ -54,8 +62,13 @@ def instantiations() -> dict[str, list[str]]:
         "local": [f"local_correlate<{number}, {shape}>" for number, shape in _local_shapes()],
         "local_gradient": list(_local_gradients()),
         "modulated": _tiled("modulated_correlate", TILES),
+        "modulated_tensor": _on_tensor_cores("modulated_correlate_tensor"),
+        "modulated_input_gradient_tensor": _on_tensor_cores("modulated_input_gradient_tensor"),
         "modulated_input_gradient": _tiled("modulated_input_gradient", TILES),
         "modulated_modulation_gradient": _tiled("modulated_modulation_gradient", SLOT_TILES),
+        "modulated_weights_gradient_tensor": _on_tensor_cores(
+            "modulated_weights_gradient_tensor", TENSOR_WEIGHTS_TILES
+        ),
         "modulated_weights_gradient": [
             f"modulated_weights_gradient<{number}, {outputs}>"
             for number, outputs in itertools.product(numbers, GRADIENT_OUTPUTS)
@@ -75,6 +88,13 @@ def _tiled(kernel: str, tiles: tuple[tuple[int, int], ...]) -> list[str]:
     return [
         f"{kernel}<{number}, {rows}, {columns}>"
         for number, (rows, columns) in itertools.product(CPP_TYPES.values(), tiles)
+    ]
+
+
+def _on_tensor_cores(kernel: str, tiles: tuple[tuple[int, int], ...] = TENSOR_TILES) -> list[str]:
+    return [
+        f"{kernel}<{CPP_TYPES[name]}, {rows}, {pixels}>"
+        for name, (rows, pixels) in itertools.product(TENSOR_TYPES, tiles)
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -18,7 +17,6 @@ from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
     in_elements,
-    inverse_arguments,
     launches,
     merged,
     offsets,
@@ -28,8 +26,8 @@ from cuvarconv._gpu._geometry import (
     table_arguments,
 )
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
-from cuvarconv._gpu._pieces import AdjointPiece, Piece, Readers, operand_pieces, pieces, store
-from cuvarconv._gpu.modulated import TILES
+from cuvarconv._gpu._paths import Kernel, Product, expression, tensor_weights_tile
+from cuvarconv._gpu._pieces import Piece, operand_pieces, store
 from cuvarconv._window import Window
 
 OUTPUTS = (4, 16, 64)  # of a block of the gradient in the weights, the kernel's BO, by those of a group
@@ -40,7 +38,6 @@ _MICRO = 4  # rows, and pixels, of a thread
 _ENOUGH_BLOCKS = 528  # four for each of 132 multiprocessors
 _FEWEST_PIXELS = 128  # of one part of a sum
 _MOST_PIXELS = 1 << 30  # in a sum: kernels count them in 32 bits
-_ACROSS = 16  # columns of the pixels of a block of the gradient in the image, at most
 _REPACKED = 16 << 20  # bytes of weights at a time, copied so that threads read them side by side
 _SUMS = 16 << 20  # bytes of sums that are not in the result yet
 
@@ -68,13 +65,14 @@ def modulated_weights_gradient(
     for some, *taps in _weights_cut(by_group.shape, _SUMS // number.itemsize):
         target = by_group[(slice(None), some, slice(None), *taps)].transpose(0, 1, 3, 4, 2)
         part = replace(call, kernels=call.kernels[tuple(taps)], window=window.taps(*taps))
-        splits = _pixel_splits(target.shape, grad.size // grad.shape[-3], number)
+        kernel = _weights_kernel(target.shape, dtype)
+        splits = _pixel_splits(target.shape, grad.size // grad.shape[-3], number, kernel.tile)
         sums = cupy.zeros((splits, *target.shape), number)
         for _, piece in operand_pieces(part, dtype, batch=grad.ndim - 3):
             samples = merged(batch_axes(piece, grad.ndim - 3))
             most = max(1, _MOST_PIXELS // math.prod(piece.window.output_shape))
             for batch in launches([samples], (most,), operands=3):
-                _launch_weights(piece, sums, some.start, batch, dtype)
+                _launch_weights(piece, sums, some.start, batch, kernel)
         store(target, sums[0] if len(sums) == 1 else sums.sum(axis=0))
 
 
@@ -89,23 +87,31 @@ def _weights_cut(shape: tuple[int, ...], most: int) -> Iterator[tuple[slice, ...
     return itertools.product(*([slice(at, min(at + run, n)) for at in range(0, n, run)] for n, run in runs))
 
 
-def _outputs_per_block(outputs: int) -> int:
-    return next((count for count in OUTPUTS if outputs <= count), OUTPUTS[-1])
+def _weights_kernel(sums: tuple[int, ...], dtype: np.dtype) -> Kernel:
+    """Choose the kernel for sums (groups, outputs, kh, kw, C_in/groups)."""
+    groups, outputs, *taps, channels = sums
+    name = "modulated_weights_gradient"
+    product = Product(dtype, outputs, channels, math.prod(taps), groups, pixels=0, one_factor=True)
+    tile = tensor_weights_tile(product)
+    if tile is not None:
+        return Kernel(f"{name}_tensor", expression(f"{name}_tensor", dtype, tile), tile, tile[1])
+    per_block = next((count for count in OUTPUTS if outputs <= count), OUTPUTS[-1])
+    return Kernel(name, f"{name}<{CPP_TYPES[dtype.name]}, {per_block}>", (per_block, _ROWS), _WEIGHT_THREADS)
 
 
-def _weights_blocks(sums: tuple[int, ...]) -> int:
+def _weights_blocks(sums: tuple[int, ...], tile: tuple[int, int]) -> int:
     """Return how many blocks share the sums, (groups, outputs, kh, kw, C_in/groups), of one split."""
     groups, outputs, *rows = sums
-    return groups * -(-outputs // _outputs_per_block(outputs)) * -(-math.prod(rows) // _ROWS)
+    return groups * -(-outputs // tile[0]) * -(-math.prod(rows) // tile[1])
 
 
-def _pixel_splits(sums: tuple[int, ...], pixels: int, number: np.dtype) -> int:
+def _pixel_splits(sums: tuple[int, ...], pixels: int, number: np.dtype, tile: tuple[int, int]) -> int:
     """Return into how many parts each sum over pixels is split, so that small weights fill the device."""
     held = _SUMS // (math.prod(sums) * number.itemsize)
-    return max(1, min(_ENOUGH_BLOCKS // _weights_blocks(sums), -(-pixels // _FEWEST_PIXELS), held))
+    return max(1, min(_ENOUGH_BLOCKS // _weights_blocks(sums, tile), -(-pixels // _FEWEST_PIXELS), held))
 
 
-def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, dtype: np.dtype) -> None:
+def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, kernel: Kernel) -> None:
     window = piece.window
     splits, groups, outputs, kh, kw, channels = sums.shape
     (samples,) = batch.axes
@@ -121,10 +127,8 @@ def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, dt
         *sizes(outputs, piece.output.shape[-3] // groups, piece.image.shape[-3] // piece.kernels.shape[-3]),
         *(np.int32(splits), np.float64(window.cval.real), np.float64(window.cval.imag)),
     )
-    per_block = _outputs_per_block(outputs)
-    name = f"modulated_weights_gradient<{CPP_TYPES[dtype.name]}, {per_block}>"
-    count = splits * _weights_blocks(sums.shape[1:])
-    launch("modulated_weights_gradient", name, count, _WEIGHT_THREADS, arguments, shared=0)
+    count = splits * _weights_blocks(sums.shape[1:], kernel.tile)
+    launch(kernel.source, kernel.name, count, kernel.threads, arguments, shared=kernel.shared)
 
 
 def modulated_modulation_gradient(
@@ -234,13 +238,13 @@ class _Products:
         batch = self.grad.ndim - 3
         nothing = cupy.empty((1,) * (self.grad.ndim + 2), self.dtype)  # kernels are written, not read
         call = Piece(self.input, nothing, self.grad, self.window)
-        parts = _weights_parts(self.weights, self.groups, self.dtype, axis=1)
+        parts = weights_parts(self.weights, self.groups, self.dtype, axis=1)
         shared, _ = shared_and_own(batch_axes(replace(call, kernels=sums[0]), batch), operand=1)
         at_once = self.grad.dtype == self.input.dtype == self.dtype and len(parts) == 1 and len(shared) < 2
         if fresh and not at_once:
             sums[...] = 0
         for first_output, part in parts:
-            matrix = _matrix(part, self.dtype)
+            matrix = matrix_of(part, self.dtype)
             for where, piece in operand_pieces(call, self.dtype, batch=batch):
                 place = sums[(..., *matching(sums, (*where[:batch], slice(None), *where[batch:])))]
                 axes = batch_axes(replace(piece, kernels=place[0]), batch)
@@ -275,7 +279,7 @@ class _Products:
         launch(name, expression, count, math.prod(slots.tile) // _MICRO**2, arguments, shared=0)
 
 
-def _weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> list[tuple[int, Any]]:
+def weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> list[tuple[int, Any]]:
     """Cut weights along one axis of (groups, outputs, channels, kh, kw); small ones stay whole."""
     by_group = weights.reshape(groups, len(weights) // groups, *weights.shape[1:])
     length = by_group.shape[axis]
@@ -284,100 +288,6 @@ def _weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> 
     return [(first, by_group[(*before, slice(first, first + run))]) for first in range(0, length, run)]
 
 
-def _matrix(part: Any, dtype: np.dtype) -> Any:
+def matrix_of(part: Any, dtype: np.dtype) -> Any:
     """Copy weights to (kh, kw, groups, outputs, channels), so that threads read channels side by side."""
     return part.transpose(3, 4, 0, 1, 2).astype(dtype, order="C")
-
-
-def modulated_input_gradient(
-    grad: Any,
-    weights: Any,
-    modulation: Any,
-    output: Any,
-    window: Window,
-    *,
-    groups: int,
-    dtype: np.dtype,
-) -> None:
-    """Launch over pieces of the image and over the batch.
-
-    `output` is (batch…, C_in, H, W), the others are as for `modulated_correlate`; `dtype` is the computing
-    dtype.
-    """
-    if output.size == 0 or grad.size == 0:
-        output[...] = 0
-        return
-    batch = output.ndim - 3
-    channels = output.shape[-3] // groups
-    by_group = output.reshape(*output.shape[:-3], groups, channels, *output.shape[-2:])
-    tile = next((tile for tile in TILES if channels <= tile[0]), TILES[-1])
-    for first, part in _weights_parts(weights, groups, dtype, axis=2):
-        matrix = _matrix(part, dtype)
-        target = by_group[..., first : first + matrix.shape[-1], :, :]
-        call = AdjointPiece.of(in_elements(grad), in_elements(modulation), target, window)
-        for piece in pieces(call, dtype, batch=batch, reserved=matrix.nbytes):
-            grid = _PixelGrid.of(piece, tile[1])
-            per_sample = -(-target.shape[-3] // tile[0]) * grid.tiles * groups
-            samples = merged(batch_axes(piece, batch))
-            for some in launches([samples], (max(1, MOST_BLOCKS // per_sample),), operands=3):
-                _launch_input(piece, matrix, (first, channels), tile, grid, per_sample, some, dtype)
-
-
-@dataclass(frozen=True)
-class _PixelGrid:
-    """How the pixels of an image lie in blocks: steps between them, columns of a block, number of blocks."""
-
-    row_step: int
-    column_step: int
-    across: int
-    tiles: int
-
-    @classmethod
-    def of(cls, piece: AdjointPiece, pixels: int) -> _PixelGrid:
-        """Choose it for blocks of so many pixels."""
-        shape = piece.output.shape[-2:]
-        strides = piece.rows.axis.stride, piece.columns.axis.stride
-        row_step, column_step = (s if n >= 4 * s else 1 for n, s in zip(shape, strides, strict=True))
-        height, width = -(-shape[0] // row_step), -(-shape[1] // column_step)
-        across = min(_ACROSS, 1 << (width - 1).bit_length())
-        tiles = -(-height // (pixels // across)) * -(-width // across)
-        return cls(row_step, column_step, across, tiles * row_step * column_step)
-
-
-@functools.lru_cache(maxsize=512)
-def _most_outputs(readers: Readers) -> int:
-    """Return how many outputs at most read a pixel through one tap."""
-    entries = readers.table().entries
-    lists = -2 - entries[: readers.entries()]
-    return int(entries[lists[lists >= 0]].max(initial=1))
-
-
-def _launch_input(
-    piece: AdjointPiece,
-    matrix: Any,
-    channels: tuple[int, int],
-    tile: tuple[int, int],
-    grid: _PixelGrid,
-    per_sample: int,
-    batch: Batch,
-    dtype: np.dtype,
-) -> None:
-    kh, kw, groups, outputs, some = matrix.shape
-    first_channel, of_group = channels
-    (samples,) = batch.axes
-    g, d, y = (strides(array) for array in (piece.image, piece.kernels, piece.output))
-    most = _most_outputs(piece.rows) * _most_outputs(piece.columns)
-    arguments = (
-        *(piece.image, *offsets(batch.bases[0], samples.strides[0], outputs * g[-3], *g[-3:])),
-        *(matrix, *offsets(*strides(matrix))),
-        *(piece.kernels, *offsets(batch.bases[1], samples.strides[1], *d[:2], *d[-3:])),
-        *(piece.output, *offsets(batch.bases[2], samples.strides[2], *y[-4:])),
-        *(*inverse_arguments(piece.rows), *inverse_arguments(piece.columns)),
-        *sizes(most, kh, kw, *piece.output.shape[-2:]),
-        *sizes(grid.row_step, grid.column_step, grid.across, grid.tiles),
-        *sizes(groups, first_channel, some, of_group),
-        *sizes(groups * of_group // piece.kernels.shape[-3], outputs),
-    )
-    name = f"modulated_input_gradient<{CPP_TYPES[dtype.name]}, {tile[0]}, {tile[1]}>"
-    threads = math.prod(tile) // _MICRO**2
-    launch("modulated_input_gradient", name, per_sample * samples.length, threads, arguments, shared=0)

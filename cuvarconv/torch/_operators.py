@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from cuvarconv._multilinear import LOCAL, MODULATED, PIXELWISE, Fill, Multilinear, Shapes, run
+from cuvarconv._tf32 import tf32
 from cuvarconv._window import Window, padded_length, padded_window
 
 _GEOMETRY = "SymInt[] padding, SymInt[] stride, SymInt[] dilation, str mode, SymInt groups"
@@ -157,8 +158,17 @@ def compute(
         wide = torch.empty_like(result, dtype=torch.float32)
         run(fill, wide, {name: array.float() for name, array in arrays.items()}, window, groups)
         result.copy_(wide)
-    else:
+        return
+    with tf32(result.is_cuda and _tf32_in_products()):
         run(fill, result, arrays, window, groups)
+
+
+def _tf32_in_products() -> bool:
+    """Whether the caller allows TF32 in matrix products, as torch's own do."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # from torch 2.9 on; the older switch sets it, too
+        return bool(matmul.fp32_precision == "tf32")
+    return bool(matmul.allow_tf32)
 
 
 modulated_conv2d = _register(MODULATED)

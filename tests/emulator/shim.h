@@ -94,6 +94,8 @@ void describe(std::string& text) {
 // The emulator's own code must not be instrumented as if it were the kernel's.
 #define EMULATOR_UNCHECKED __attribute__((noinline, no_sanitize("thread", "undefined")))
 
+void forget_copies();  // of the block that this thread ran before
+
 template <auto Function>
 struct Kernel;
 
@@ -104,6 +106,7 @@ struct Kernel<Function> {
     Function(*static_cast<std::remove_reference_t<Parameters>*>(arguments[I])...);
   }
   static void run(void* const* arguments) {
+    forget_copies();
     call(arguments, std::index_sequence_for<Parameters...>());
   }
   static const char* signature() {
@@ -172,6 +175,7 @@ EMULATOR_INLINE T shuffle_xor(unsigned mask, T value, int bits, int width, int l
   EMULATOR_SHUFFLE(xor, mask, value, bits, __VA_ARGS__)
 
 #include "intrinsics.h"
+#include "matrix.h"
 
 // One pair of C entry points for each kernel that was asked for, appended to its source.
 #define EMULATOR_KERNEL(index, ...)                                                                \
