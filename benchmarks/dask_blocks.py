@@ -42,7 +42,7 @@ def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterato
     }
     with _cluster(2) as cluster, Client(cluster) as client:
         for name, lengths in shapes.items():
-            size = chunk * lengths[0][-1] // side
+            size = chunk if name == "correlate" else lengths[0][-1] // 2
             sides = _sides(client, name, [_numbers(*shape) for shape in lengths], size)
             for call in sides.values():
                 call()
