@@ -42,7 +42,7 @@ def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterato
     }
     with _cluster(2) as cluster, Client(cluster) as client:
         for name, lengths in shapes.items():
-            size = chunk * lengths[0][-1] // side
+            size = chunk if name == "correlate" else lengths[0][-1] // 2
             sides = _sides(client, name, [_numbers(*shape) for shape in lengths], size)
             for call in sides.values():
                 call()
@@ -51,7 +51,7 @@ def throughput_rows(side: int, chunk: int, given: argparse.Namespace) -> Iterato
             work = f"{name}, {' × '.join(map(str, lengths[0]))}, blocks of {size}"
             for ours, target in ((OURS, 0.7), (ALONE, None)):
                 ratio = summary["in memory"]["median"] / summary[ours]["median"]
-                title = work if ours == OURS else f"{work}, {ALONE}"
+                title = work if ours == OURS else f"{name}, {ALONE}"
                 shown = {OURS: summary[ours], "in memory": summary["in memory"]}
                 yield Row(title, "in memory", ratio, target, True, "×", shown)
 
@@ -130,7 +130,7 @@ def memory_rows(sides: list[int], chunk: int, place: Path) -> Iterator[Row]:
         note = ", ".join(
             f"{peak / 2**20:.0f} MiB at {side}²" for side, peak in zip(sides, found, strict=True)
         )
-        work = f"peak of a worker, {sides[-1]}², blocks of {chunk}, worker-saturation {saturation}"
+        work = f"peak of a worker, {sides[-1]}², saturation {saturation}"
         yield Row(work, f"at {sides[0]}²", found[-1] / found[0], GROWTH, False, "×", note=note)
 
 

@@ -1674,14 +1674,24 @@ PLANTED = [
         "cuvarconv/_block_tasks.py",
         DASK_CALLS,
         [
-            ("the last of several pixels counts", "array.sum(axis=axis", "array.max(axis=axis"),
+            ("the last of several pixels counts", "piece.sum(axis=axis", "piece.max(axis=axis"),
             ("integers are rounded", "values = values.astype(np.int64)", "values = np.rint(values)"),
             (
                 "an infinite part spoils the other",
                 "joined.imag[...] = real, imaginary",
                 "joined.imag[...] = (real + 1j * imaginary).real, imaginary",
             ),
+            (
+                "an edge is that of the other side",
+                "return piece[at[0]][at[1]]",
+                "return piece[at[0]][-1 - at[1]]",
+            ),
         ],
+    ),
+    (
+        "cuvarconv/_cpu/correlate.py",
+        DASK_CALLS,
+        [("taps are summed in pairs in narrow blocks", ', order="C")', ")")],
     ),
 ]
 
