@@ -1340,8 +1340,8 @@ PLANTED = [
         "cuvarconv/_cpu/_tiles.py",
         ON_HOST,
         [
-            ("right halo missing", "            (inner, slice(columns.last, None)),\n", ""),
-            ("upper halo missing", "            (slice(0, rows.first), slice(None)),\n", ""),
+            ("right halo missing", ", (slice(None), slice(columns.last, None))]", "]"),
+            ("upper halo missing", "slice(0, rows.first), slice(rows.last, None)", "slice(rows.last, None),"),
             ("cval on rows only", "if columns.outside:", "if columns.outside and rows.outside:"),
             ("integers stored without the way through int64", "values = values.astype(np.int64)", "pass"),
             ("bool stored as the lowest bit", "values = values != 0", "values = values.astype(np.int64) & 1"),
