@@ -61,7 +61,7 @@ def _block_sum(
     for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, dtype, _TILE):
         taps = weights[row_taps, column_taps]
         if at_once:
-            products = np.multiply(pixels, _converted(taps, dtype, conjugate))
+            products = np.multiply(pixels, _converted(taps, dtype, conjugate), order="C")
             total += add_in_order(add_in_order(products, axis=1), axis=0)
         else:
             for row_pixels, row in zip(pixels, taps, strict=True):
