@@ -267,6 +267,12 @@ def test_the_largest_and_the_smallest_numbers_on_the_host(value, joint):
     x = np.full((4, 5), value, np.float32)
     keywords = {"guide": noise((4, 5))} if joint else {}
     np.testing.assert_array_equal(cuvarconv.bilateral_filter(x, 1.0, 0.5, radius=2, **keywords), x)
+    x[::2, 1::2] = 0.25 * value
+    x[1::2, ::2] = -value
+    sigmas = 1.0, 0.5 if joint else max(abs(value), 1e-40)
+    y = cuvarconv.bilateral_filter(x, *sigmas, radius=2, **keywords)
+    expected = reference_bilateral.bilateral_filter(x, *sigmas, radius=2, **keywords)
+    assert np.all(abs(y - expected) <= 4 * np.spacing(abs(x).max()))
 
 
 @each_kind

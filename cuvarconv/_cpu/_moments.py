@@ -10,12 +10,11 @@ import numpy as np
 
 from cuvarconv._cpu._likeness import Block, Tap
 from cuvarconv._cpu._lines import Lines, limited
-from cuvarconv._cpu._pairs import PairSums, Walk
+from cuvarconv._cpu._pairs import FAR, PairSums, Walk
 
-_FAR = 1000.0  # of a square: such a weight is 0, and 0 times infinity would be NaN
 FACTORS: dict[str, Callable[[Tap], np.ndarray]] = {
     "distance": lambda tap: tap.weights * tap.weights.dtype.type(tap.distance),
-    "square": lambda tap: tap.weights * np.minimum(tap.squares, _FAR),
+    "square": lambda tap: tap.weights * np.minimum(tap.squares, FAR),
 }
 
 

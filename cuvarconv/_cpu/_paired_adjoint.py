@@ -66,7 +66,8 @@ class _Shares:
         self._lines, self._mean = lines, mean
         values = grad if lines.dtype.kind == "c" else grad.real
         placed = _placed(values, tile, rows, columns)
-        self._outputs = tile.flat(_placed(np.ones_like(grad, bool), tile, rows, columns))
+        outputs = np.ones((*tile.samples, 1, *grad.shape[-2:]), bool)
+        self._outputs = tile.flat(_placed(outputs, tile, rows, columns))
         self.line = tile.flat(as_real(placed))
         self.apart = np.zeros_like(lines.likeness.features[:1])
         self._norm = PairSums(1, tile, self.line.dtype)

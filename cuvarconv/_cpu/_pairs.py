@@ -15,7 +15,7 @@ _LINE = 6144  # first pixels of them; NumPy copies what it reads in pieces where
 _SHORTEST = 64  # where there are many channels
 _FEWEST = 4  # offsets
 _KEPT = 8 << 20  # bytes of weights that are kept for their second use
-_FAR = 1000.0  # of an exponent: such a weight is 0, and 0 times infinity would be NaN
+FAR = 1000.0  # of an exponent: such a weight is 0, and 0 times infinity would be NaN
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,8 @@ class Walk:
         self._first, self._end = tile.first, tile.pixels - tile.first
         planes = max(planes, 1 + len(features)) + squares
         most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LINE * features.itemsize)))
-        self._step = max(_SHORTEST, min(_LINE, _BYTES // (planes * most * features.itemsize)))
+        step = max(_SHORTEST, min(_LINE, _BYTES // (planes * most * features.itemsize)))
+        self._step = min(step, self._end)
         self._rows = list(_offsets(tile, likeness, most))
         length = self._step + most - 1
         self._buffer = np.empty(planes * most * length, features.dtype)
@@ -282,7 +283,7 @@ class Walk:
             np.einsum("ckt,ckt->kt", differences, differences, out=squares)
         np.multiply(squares, weights.dtype.type(-likeness.sharpness), out=weights)
         if self._squares and not likeness.bounded:
-            np.minimum(squares, _FAR / likeness.sharpness, out=squares)
+            np.minimum(squares, FAR / likeness.sharpness, out=squares)
         np.exp(weights, out=weights)
 
 
