@@ -75,25 +75,13 @@ PLANTED = [
                 "number<A>(cval_re, cval_im));",
             ),
             ("the imaginary part of cval is lost", "number<A>(cval_re, cval_im)", "number<A>(cval_re, 0)"),
-            (
-                "kernels read beyond the last column",
-                "u < count && v < outputs ? widen(from",
-                "u < count ? widen(from",
-            ),
-            (
-                "kernels read beyond the last tap",
-                "u < count && v < outputs ? widen(from",
-                "v < outputs ? widen(from",
-            ),
-            (
-                "overhanging threads read kernels",
-                "if (k.runs && outputs == V)",
-                "if (k.runs)",
-            ),
+            ("kernels read beyond the last column", "          if (v < outputs)\n", "          if (true)\n"),
+            ("kernels read beyond the last tap", "    if (taps.more()) {", "    if (true) {"),
+            ("overhanging threads read kernels", "if (kernels.runs && outputs == V)", "if (kernels.runs)"),
             (
                 "kernels are not conjugated",
-                "values[u][v] = conjugate(values[u][v]);",
-                "values[u][v] = values[u][v];",
+                "kernels.conj ? conjugate(widen(pack.v[v])) : widen(pack.v[v])",
+                "widen(pack.v[v])",
             ),
             (
                 "rows below the image are written",
@@ -132,14 +120,10 @@ PLANTED = [
             ),
             (
                 "tap strides transposed",
-                "(m0 + m) * k_m + (n0 + n) * k_n",
-                "(m0 + m) * k_n + (n0 + n) * k_m",
+                "taps.m * kernels.m + taps.n * kernels.n",
+                "taps.m * kernels.n + taps.n * kernels.m",
             ),
-            (
-                "kernels of the first chunk for all chunks",
-                "(m0 + m) * k_m + (n0 + n) * k_n",
-                "(m0 + m) * k_m + n * k_n",
-            ),
+            ("kernels of the first chunk for all chunks", "      m = m0;\n", "      m = 0;\n"),
             ("chunks of rows not dilated", "{i0 * rs + m0 * rd,", "{i0 * rs + m0,"),
             ("tile one row short", "(LY - 1) * rs + (mc - 1) * rd + 1,", "(LY - 1) * rs + (mc - 1) * rd,"),
             (
@@ -149,15 +133,15 @@ PLANTED = [
             ),
             (
                 "all planes read the first one's pixels",
-                "first + p * t.rows * V * pitch, pitch,",
-                "first, pitch,",
+                "for_neighbours<V, TAPS>(first + p * plane, pitch,",
+                "for_neighbours<V, TAPS>(first, pitch,",
             ),
             ("planes beyond the batch are written", "if (p < active) store_run", "store_run"),
-            ("rows of cut windows are never flushed", "if (n0 + nc == kw) {", "if (nc == kw) {"),
+            ("rows of cut windows are never flushed", "if (n0 + nc == kw) flush", "if (nc == kw) flush"),
             (
                 "rows of taps counted again",
-                "totals[p][v] = add(totals[p][v], sums[p][v]);\n              sums[p][v] = number<A>(0, 0);",
-                "totals[p][v] = add(totals[p][v], sums[p][v]);",
+                "      totals[p][v] = add(totals[p][v], sums[p][v]);\n      sums[p][v] = number<A>(0, 0);",
+                "      totals[p][v] = add(totals[p][v], sums[p][v]);",
             ),
             (
                 "totals rounded to the array's dtype after each row",
@@ -170,20 +154,12 @@ PLANTED = [
         "kernels/tile.cuh",
         CORRELATE_ON_GPU,
         [
-            (
-                "-1 among the columns is not checked",
-                "column < 0 ? cval : widen(source[column * x.column])",
-                "widen(source[column * x.column])",
-            ),
-            (
-                "-1 among the rows is not checked",
-                "column = row >= 0 && at < columns.entries",
-                "column = at < columns.entries",
-            ),
+            ("-1 among the columns is not checked", "i < 0 || j < 0 ? nullptr", "i < 0 ? nullptr"),
+            ("-1 among the rows is not checked", "i < 0 || j < 0 ? nullptr", "j < 0 ? nullptr"),
             (
                 "the column table is read past its end",
-                "row >= 0 && at < columns.entries ? columns.sources[at]",
-                "row >= 0 ? columns.sources[at]",
+                "return at < columns.entries ? columns.sources[at] : -1LL;",
+                "return columns.sources[at];",
             ),
             (
                 "the row table is read past its end",
@@ -205,35 +181,19 @@ PLANTED = [
                 "dense && last < columns.entries &&",
                 "dense &&",
             ),
-            (
-                "vector path where columns lie apart",
-                "row >= 0 && inside && x.runs",
-                "row >= 0 && inside",
-            ),
-            (
-                "vector path starts at the tile, not at an aligned address",
-                "before = left % V;",
-                "before = 0;",
-            ),
-            (
-                "pixels before the tile are stored",
-                "if (c + v >= 0 && c + v < t.columns)",
-                "if (c + v < t.columns)",
-            ),
-            (
-                "pixels after the tile are stored",
-                "if (c + v >= 0 && c + v < t.columns)",
-                "if (c + v >= 0)",
-            ),
+            ("vector path where columns lie apart", "if (inside && x.runs)", "if (inside)"),
+            ("vector path starts at the tile, not at an aligned address", "(int)(left % V), cval", "0, cval"),
+            ("pixels before the tile are stored", "(c >= 0 && c < t.columns)", "(c < t.columns)"),
+            ("pixels after the tile are stored", "(c >= 0 && c < t.columns)", "(c >= 0)"),
             (
                 "columns of a tile blocked, not modulo V",
                 "{ return column % V * pitch + column / V; }",
                 "{ return column / V * pitch + column % V; }",
             ),
             (
-                "a thread's rows one warp too far apart",
-                "r < planes * t.rows; r += THREADS / 32)",
-                "r < planes * t.rows; r += THREADS / 32 + 1)",
+                "the last pixels of a row belong to no cell",
+                "(t.columns + before + N - 1) / N",
+                "t.columns / N",
             ),
             ("dilation ignored without stride", "if (cs == 1 && cd == 1) {", "if (cs == 1) {"),
             (
@@ -275,18 +235,18 @@ PLANTED = [
             ("no barrier before a tile is overwritten", "__syncthreads();  // the previous tile is read", ""),
             (
                 "no barrier after a tile is loaded",
-                "load_tile(tile, t, active, z);\n      __syncthreads();",
-                "load_tile(tile, t, active, z);",
+                "      load_tile<CELLS<A, P>>(tile, t, active, z);\n      __syncthreads();",
+                "      load_tile<CELLS<A, P>>(tile, t, active, z);",
             ),
             (
                 "outputs above the first are read",
-                "exists = i >= 0 && i < z.height;",
-                "exists = i < z.height;",
+                "exists = i >= 0 && i < z.height &&",
+                "exists = i < z.height &&",
             ),
             (
                 "outputs right of the last are read",
-                "j >= 0 && j < z.width ? widen(source",
-                "j >= 0 ? widen(source",
+                "j >= 0 && j < z.width;\n      places",
+                "j >= 0;\n      places",
             ),
             (
                 "kernels of outputs above the first are read",
@@ -995,10 +955,14 @@ PLANTED = [
             ),
             (
                 "planes over blocks rounded down",
-                "-(-planes // per_block) * groups",
-                "max(1, planes // per_block) * groups",
+                "blocks = tile.tiles(window) * -(-planes // per_block) * groups",
+                "blocks = tile.tiles(window) * max(1, planes // per_block) * groups",
             ),
-            ("one group in the grid", "-(-planes // per_block) * groups", "-(-planes // per_block)"),
+            (
+                "one group in the grid",
+                "blocks = tile.tiles(window) * -(-planes // per_block) * groups",
+                "blocks = tile.tiles(window) * -(-planes // per_block)",
+            ),
             (
                 "vectors across the end of a row of pixels",
                 "np.int32(whole and in_runs(piece.image",
@@ -1120,16 +1084,6 @@ PLANTED = [
                 "BatchAxis(min(axis.length - start, limit), axis.strides)",
                 "BatchAxis(min(axis.length, limit), axis.strides)",
             ),
-            (
-                "tables kept without their layout",
-                "key = (cupy.cuda.runtime.getDevice(), make, *what)",
-                "key = (cupy.cuda.runtime.getDevice(), make, what[0])",
-            ),
-            (
-                "tables kept without their device",
-                "key = (cupy.cuda.runtime.getDevice(), make, *what)",
-                "key = (0, make, *what)",
-            ),
             ("by-tap layout ignored", "table = axis.table(by_tap=by_tap)", "table = axis.table()"),
             (
                 "stride and dilation of a table swapped",
@@ -1173,6 +1127,34 @@ PLANTED = [
         ],
     ),
     (
+        "cuvarconv/_gpu/_kept.py",
+        (*ON_GPU, *("tests/test_replay.py",)),
+        [
+            (
+                "tables kept without their layout",
+                "found = self.find(make, *what)",
+                "found = self.find(make, what[0])",
+            ),
+            ("what is kept is never dropped", "if self._bytes > self._MOST:", "if False:"),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/_replay.py",
+        ("tests/test_replay.py",),
+        [
+            ("alignment is no part of the geometry", "pointer % _ALIGNMENT, same", "0, same"),
+            ("strides are no part of the geometry", "operand.strides, operand.dtype", "operand.dtype"),
+            ("one array is not told from two", "pointer % _ALIGNMENT, same", "pointer % _ALIGNMENT, 0"),
+            ("plans keep the arrays", "launch.without([place for place, _ in found])", "launch"),
+            (
+                "a plan without the arrays that it lacks",
+                "any(operand is None for _, operand in found)",
+                "False",
+            ),
+            ("nothing is replayed", "elif plan:", "elif False:"),
+        ],
+    ),
+    (
         "cuvarconv/_gpu/_launch.py",
         ON_GPU,
         [
@@ -1183,8 +1165,8 @@ PLANTED = [
             ),
             (
                 "grid and block swapped",
-                "kernel((blocks,), (threads,), arguments",
-                "kernel((threads,), (blocks,), arguments",
+                "kernel((self.blocks,), (self.threads,), arguments",
+                "kernel((self.threads,), (self.blocks,), arguments",
             ),
         ],
     ),

@@ -85,6 +85,14 @@ def test_alignment_belongs_to_the_geometry(cuda_backend, instantiations, shift):
         assert_equal(cuda_backend.to_numpy(cuvarconv.correlate(cuda_backend.asarray(x), kernels)), expected)
 
 
+def test_strides_belong_to_the_geometry(cuda_backend, instantiations):
+    x, k = operands(((3, 8, 8), (3, 3, 8, 8)), 6)
+    given, kernels = cuda_backend.asarray(x), cuda_backend.asarray(k)
+    for axes in ((0, 1, 2), (0, 2, 1), (0, 1, 2)):
+        result = cuvarconv.correlate(given.transpose(axes), kernels)
+        assert_equal(cuda_backend.to_numpy(result), cuvarconv.correlate(x.transpose(axes), k))
+
+
 @pytest.mark.parametrize("dtypes", [("float64", "float32"), ("complex64", "float32"), ("int16", "int8")])
 def test_conversions_are_worked_out_each_time(cuda_backend, instantiations, dtypes):
     for seed in (1, 7):
