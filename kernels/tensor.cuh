@@ -232,32 +232,40 @@ __device__ __forceinline__ void sum_products(
   __syncthreads();  // the memory is free
 }
 
-// Write the sums, through shared memory: each thread the rows of its pixel, from `y` on, null beyond the image.
-template <class T, int ROWS, int PIXELS>
-__device__ __forceinline__ void store_sums(
-    const Sums<ROWS, PIXELS>& sums, uint4* memory, T* y, long long y_row, int rows)
+// use(row, sum) for the rows of each thread's pixel; the sums pass through shared memory as A.
+template <class A, int ROWS, int PIXELS, class Use>
+__device__ __forceinline__ void for_each_row(const Sums<ROWS, PIXELS>& sums, uint4* memory, int rows, Use use)
 {
   typedef Tiling<ROWS, PIXELS> Tiles;
   constexpr int PITCH = PIXELS + 8;  // keeps neighbouring rows in other banks
-  T* const tile = reinterpret_cast<T*>(memory);
+  A* const tile = reinterpret_cast<A*>(memory);
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
   const int row = warp / Tiles::ACROSS * 16 + lane / 4, pixel = warp % Tiles::ACROSS * Tiles::WARP_PIXELS + lane % 4 * 2;
 #pragma unroll
   for (int f = 0; f < Tiles::WARP_ROWS / 16; ++f) {
-    if (f > 0) __syncthreads();  // the previous rows are written
+    if (f > 0) __syncthreads();  // the previous rows are used
 #pragma unroll
     for (int p = 0; p < Tiles::WARP_PIXELS / 8; ++p)
 #pragma unroll
       for (int r = 0; r < 4; r += 2) {
-        const Pack<T, 2> pair = {Narrow<T>::from(sums.v[f][p][r]), Narrow<T>::from(sums.v[f][p][r + 1])};
-        *reinterpret_cast<Pack<T, 2>*>(tile + (row + r * 4) * PITCH + pixel + p * 8) = pair;
+        const Pack<A, 2> pair = {Narrow<A>::from(sums.v[f][p][r]), Narrow<A>::from(sums.v[f][p][r + 1])};
+        *reinterpret_cast<Pack<A, 2>*>(tile + (row + r * 4) * PITCH + pixel + p * 8) = pair;
       }
     __syncthreads();
-    if (y == nullptr) continue;
 #pragma unroll 4
     for (int r = 0; r < Tiles::DOWN * 16; ++r) {
-      const int to = r / 16 * Tiles::WARP_ROWS + f * 16 + r % 16;
-      if (to < rows) y[to * y_row] = tile[r * PITCH + threadIdx.x];
+      const int at = r / 16 * Tiles::WARP_ROWS + f * 16 + r % 16;
+      if (at < rows) use(at, tile[r * PITCH + threadIdx.x]);
     }
   }
+}
+
+// Write the rows of each thread's pixel from `y` on, null beyond the image.
+template <class T, int ROWS, int PIXELS>
+__device__ __forceinline__ void store_sums(
+    const Sums<ROWS, PIXELS>& sums, uint4* memory, T* y, long long y_row, int rows)
+{
+  for_each_row<T>(sums, memory, rows, [&](int row, T sum) {
+    if (y != nullptr) y[row * y_row] = sum;
+  });
 }

@@ -731,10 +731,10 @@ PLANTED = [
             ),
             ("the matrix is cut off to TF32", "to_tf32(__uint_as_float(words[r]))", "words[r]"),
             ("the second half of a line is the first", "line.store(next, chunk,", "line.store(next, 0,"),
-            ("outputs beyond the last are written", "if (to < rows) y[", "y["),
+            ("outputs beyond the last are written", "if (at < rows) use(", "use("),
             (
                 "no barrier before rows are written over",
-                "if (f > 0) __syncthreads();  // the previous rows are written",
+                "if (f > 0) __syncthreads();  // the previous rows are used",
                 "",
             ),
         ],
@@ -918,8 +918,8 @@ PLANTED = [
             ("first of the splits alone", "if splits > 1 or over else sums[0]", "if over else sums[0]"),
             (
                 "modulation of the first outputs for a part",
-                "first_output * g[-3]\n        arguments",
-                "0\n        arguments",
+                "batch.bases[2] + first_output * g[-3]\n        layout",
+                "batch.bases[2]\n        layout",
             ),
             (
                 "samples of other pixels' sums",

@@ -11,7 +11,8 @@ from cuvarconv._tf32 import tf32
 
 FUNCTION = "modulated_correlate"
 TYPES = ["float16", BFLOAT16, "float32"]
-EACH = pytest.mark.parametrize("name", ["input", "weights"])
+NAMES = ("input", "weights", "modulation")
+EACH = pytest.mark.parametrize("name", NAMES)
 each_type = pytest.mark.parametrize("dtype", TYPES, ids=str)
 
 pytestmark = pytest.mark.parametrize("xp", ["cuda"], indirect=True)
@@ -67,7 +68,7 @@ def test_large_enough_for_several_tiles(xp, name, mode):
 def test_numbers_of_channels_and_outputs(xp, dtype, channels, filters):
     arrays = operands(FUNCTION, channels=channels, filters=filters, dtype=dtype)
     g = incoming(FUNCTION, arrays, dtype)
-    for name, expected in zip(("input", "weights"), looped(FUNCTION, g, arrays), strict=False):
+    for name, expected in zip(NAMES, looped(FUNCTION, g, arrays), strict=True):
         result = gradient(xp, FUNCTION, g, arrays, name)
         assert_equal(result, stored(expected, result.dtype))
 
@@ -88,13 +89,15 @@ def test_entries_of_whole_groups(xp, entries):
 
 @pytest.mark.parametrize("entries", [1, 2, 6])
 @pytest.mark.parametrize("groups", [1, 3])
-def test_entries_in_the_gradient_of_the_weights(xp, groups, entries):
-    """There each factor is read by itself: any entries will do."""
+def test_any_entries(xp, groups, entries):
+    """In these two gradients each factor stands by itself."""
     x, w = integers((2, 6, 4, 5)), integers((3, 6 // groups, 3, 2))
     d = integers((3, 2, entries, 4, 5), seed=2)
     g = incoming(FUNCTION, [x, w, d])
-    result = gradient(xp, FUNCTION, g, [x, w, d], "weights", groups=groups)
-    assert_equal(result, looped(FUNCTION, g, [x, w, d], groups=groups)[1].astype(np.float32))
+    expected = looped(FUNCTION, g, [x, w, d], groups=groups)
+    for name in ("weights", "modulation"):
+        result = gradient(xp, FUNCTION, g, [x, w, d], name, groups=groups)
+        assert_equal(result, expected[NAMES.index(name)].astype(np.float32))
 
 
 @pytest.mark.parametrize("splits", [528, 1])
@@ -120,7 +123,7 @@ def test_noise(xp, name, dtype):
     arrays = operands(FUNCTION, (9, 20), (3, 3), channels=20, filters=30, make=noise, dtype=dtype)
     g = incoming(FUNCTION, arrays, dtype, make=noise)
     result = gradient(xp, FUNCTION, g, arrays, name)
-    expected = looped(FUNCTION, g, arrays)[["input", "weights"].index(name)]
+    expected = looped(FUNCTION, g, arrays)[NAMES.index(name)]
     error = np.linalg.norm(result.astype(np.float64) - expected) / np.linalg.norm(expected)
     assert error <= {"float16": 2e-3, "float32": 1e-3}.get(str(np.dtype(dtype)), 1e-2)
 
@@ -135,8 +138,8 @@ def test_strides(xp, role, view):
     arrays.insert(0, incoming(FUNCTION, arrays))
     given = [xp.asarray(array) for array in arrays]
     given[role] = VIEWS[view](xp, arrays[role])
-    results = cuvarconv.modulated_correlate_vjp(*given, wrt=("input", "weights"))
-    for result, expected in zip(results, looped(FUNCTION, arrays[0], arrays[1:]), strict=False):
+    results = cuvarconv.modulated_correlate_vjp(*given, wrt=NAMES)
+    for result, expected in zip(results, looped(FUNCTION, arrays[0], arrays[1:]), strict=True):
         assert_equal(xp.to_numpy(result), expected.astype(np.float32))
 
 
@@ -152,9 +155,7 @@ def test_piece_by_piece(xp, monkeypatch, groups, half):
     arrays = operands(FUNCTION, (6, 9), channels=4, filters=6, groups=groups)
     arrays.insert(0, incoming(FUNCTION, arrays, groups=groups))
     arrays[half] = arrays[half].astype(np.float16)
-    for name, expected in zip(
-        ("input", "weights"), looped(FUNCTION, arrays[0], arrays[1:], groups=groups), strict=False
-    ):
+    for name, expected in zip(NAMES, looped(FUNCTION, arrays[0], arrays[1:], groups=groups), strict=True):
         result = gradient(xp, FUNCTION, arrays[0], arrays[1:], name, groups=groups)
         assert_equal(result, expected.astype(result.dtype))
 

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 
 from cuvarconv._gpu._launch import CPP_TYPES
-from cuvarconv._gpu._paths import TENSOR_CAPABILITY, TENSOR_TILES, TENSOR_TYPES, TENSOR_WEIGHTS_TILES
+from cuvarconv._gpu._paths import TENSOR_CAPABILITY, TENSOR_SUM_TILES, TENSOR_TILES, TENSOR_TYPES
 from cuvarconv._gpu._tiles import LANES
 from cuvarconv._gpu.correlate import PLANES
 from cuvarconv._gpu.local import OUTPUTS, SAMPLES
@@ -65,9 +65,12 @@ def _instantiations() -> dict[str, list[str]]:
         "modulated_tensor": _on_tensor_cores("modulated_correlate_tensor"),
         "modulated_input_gradient_tensor": _on_tensor_cores("modulated_input_gradient_tensor"),
         "modulated_input_gradient": _tiled("modulated_input_gradient", TILES),
+        "modulated_modulation_gradient_tensor": _on_tensor_cores(
+            "modulated_modulation_gradient_tensor", TENSOR_SUM_TILES
+        ),
         "modulated_modulation_gradient": _tiled("modulated_modulation_gradient", SLOT_TILES),
         "modulated_weights_gradient_tensor": _on_tensor_cores(
-            "modulated_weights_gradient_tensor", TENSOR_WEIGHTS_TILES
+            "modulated_weights_gradient_tensor", TENSOR_SUM_TILES
         ),
         "modulated_weights_gradient": [
             f"modulated_weights_gradient<{number}, {outputs}>"

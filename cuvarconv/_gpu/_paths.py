@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -11,12 +11,12 @@ from typing import Any
 import cupy
 import numpy as np
 
-from cuvarconv._gpu._launch import CPP_TYPES
+from cuvarconv._gpu._launch import CPP_TYPES, launch
 from cuvarconv._tf32 import tf32_allowed
 
 TENSOR_TYPES = ("float16", "bfloat16", "float32")
 TENSOR_TILES = ((32, 128), (64, 128), (128, 256))  # rows and pixels of a block, as in kernels/tensor.cuh
-TENSOR_WEIGHTS_TILES = TENSOR_TILES[:2]  # of the gradient in the weights: outputs and (tap, channel)
+TENSOR_SUM_TILES = TENSOR_TILES[:2]  # of the gradients in the weights and in the modulation
 TENSOR_CAPABILITY = 80
 _CHUNK = 16  # bytes of neighbouring channels of one tap, in both operands of a product
 _LINE = 64  # bytes of one row, or one pixel, in shared memory
@@ -122,11 +122,11 @@ def tensor_tile(product: Product) -> tuple[int, int] | None:
     return many  # reads the matrix half as often
 
 
-def tensor_weights_tile(product: Product) -> tuple[int, int] | None:
-    """Return the tile of the gradient in the weights, rows and (tap, channel), for the forward product."""
+def tensor_sum_tile(product: Product) -> tuple[int, int] | None:
+    """Return the tile of a gradient that multiplies no packed matrix of weights by patches d*x."""
     if not _chosen(product, ANYWHERE):
         return None
-    return next((tile for tile in TENSOR_WEIGHTS_TILES if product.rows <= tile[0]), TENSOR_WEIGHTS_TILES[-1])
+    return next((tile for tile in TENSOR_SUM_TILES if product.rows <= tile[0]), TENSOR_SUM_TILES[-1])
 
 
 @dataclass(frozen=True)
@@ -140,14 +140,16 @@ class Kernel:
     product: Product | None = None  # where it uses tensor cores
     shared: int = 0
 
+    def launch(self, blocks: int, arguments: Sequence[Any]) -> None:
+        """Launch it on the current stream."""
+        launch(self.source, self.name, blocks, self.threads, arguments, shared=self.shared)
 
-def tensor_kernel(source: str, name: str, product: Product) -> Kernel | None:
-    """Return a kernel for tensor cores, if these are chosen."""
-    tile = tensor_tile(product)
-    if tile is None:
-        return None
+
+def tensor_kernel(name: str, product: Product, tile: tuple[int, int]) -> Kernel:
+    """Return the kernel ``<name>_tensor`` with a tile."""
     shared = _LINE * (_MATRIX_STAGES * tile[0] + _PATCH_STAGES * tile[1]) + _PASS * product.passes
-    return Kernel(source, expression(name, product.dtype, tile), tile, tile[1], product, shared)
+    source = "modulated_tensor" if name == "modulated_correlate" else f"{name}_tensor"
+    return Kernel(source, expression(f"{name}_tensor", product.dtype, tile), tile, tile[1], product, shared)
 
 
 def expression(name: str, dtype: np.dtype, tile: tuple[int, int]) -> str:

@@ -21,8 +21,8 @@ from cuvarconv._gpu._geometry import (
     strides,
     table_arguments,
 )
-from cuvarconv._gpu._launch import MOST_BLOCKS, launch
-from cuvarconv._gpu._paths import Kernel, Product, chunk_of, expression, packed, tensor_kernel
+from cuvarconv._gpu._launch import MOST_BLOCKS
+from cuvarconv._gpu._paths import Kernel, Product, chunk_of, expression, packed, tensor_kernel, tensor_tile
 from cuvarconv._gpu._pieces import Piece, pieces
 from cuvarconv._window import Window
 
@@ -82,9 +82,10 @@ def _on_tensor_cores(call: Piece, weights: Any, groups: int, dtype: np.dtype) ->
         pixels=call.output.size // outputs,
         one_factor=per_entry == channels * groups or whole,
     )
-    kernel = tensor_kernel("modulated_tensor", "modulated_correlate_tensor", product)
-    if kernel is None:
+    tile = tensor_tile(product)
+    if tile is None:
         return False
+    kernel = tensor_kernel("modulated_correlate", product, tile)
     for first in range(0, outputs, product.rows_at_once):
         some = slice(first, first + product.rows_at_once)
         matrix = packed(weights[some], product).transpose(1, 2, 3, 0)
@@ -102,7 +103,7 @@ def _launch_pieces(call: Piece, matrix: Any, kernel: Kernel, groups: int, dtype:
         for batch in launches([samples], (max(1, MOST_BLOCKS // blocks),), operands=3):
             arguments = _arguments(piece, matrix, kernel.product, groups, batch)
             count = blocks * batch.axes[0].length
-            launch(kernel.source, kernel.name, count, kernel.threads, arguments, shared=kernel.shared)
+            kernel.launch(count, arguments)
 
 
 def _arguments(

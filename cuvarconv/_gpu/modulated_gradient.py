@@ -17,6 +17,7 @@ from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
     in_elements,
+    in_runs,
     launches,
     merged,
     offsets,
@@ -25,8 +26,15 @@ from cuvarconv._gpu._geometry import (
     strides,
     table_arguments,
 )
-from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
-from cuvarconv._gpu._paths import Kernel, Product, expression, tensor_weights_tile
+from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS
+from cuvarconv._gpu._paths import (
+    Kernel,
+    Product,
+    expression,
+    packed,
+    tensor_kernel,
+    tensor_sum_tile,
+)
 from cuvarconv._gpu._pieces import Piece, operand_pieces, store
 from cuvarconv._window import Window
 
@@ -92,7 +100,7 @@ def _weights_kernel(sums: tuple[int, ...], dtype: np.dtype) -> Kernel:
     groups, outputs, *taps, channels = sums
     name = "modulated_weights_gradient"
     product = Product(dtype, outputs, channels, math.prod(taps), groups, pixels=0, one_factor=True)
-    tile = tensor_weights_tile(product)
+    tile = tensor_sum_tile(product)
     if tile is not None:
         return Kernel(f"{name}_tensor", expression(f"{name}_tensor", dtype, tile), tile, tile[1])
     per_block = next((count for count in OUTPUTS if outputs <= count), OUTPUTS[-1])
@@ -128,7 +136,7 @@ def _launch_weights(piece: Piece, sums: Any, first_output: int, batch: Batch, ke
         *(np.int32(splits), np.float64(window.cval.real), np.float64(window.cval.imag)),
     )
     count = splits * _weights_blocks(sums.shape[1:], kernel.tile)
-    launch(kernel.source, kernel.name, count, kernel.threads, arguments, shared=kernel.shared)
+    kernel.launch(count, arguments)
 
 
 def modulated_modulation_gradient(
@@ -150,6 +158,7 @@ def modulated_modulation_gradient(
         output[...] = 0
         return
     slots = _slots(input.shape[-3], groups, output.shape[-3], math.prod(output.shape[:2]))
+    slots = _tensor_slots(slots, weights, groups, dtype) or slots
     splits = _sample_splits(slots, grad.shape, output.shape)
     number, pixels = accumulator_dtype(dtype), output.shape[-2:]
     call = _Products(in_elements(grad), in_elements(input), weights, window, slots, groups, dtype)
@@ -173,6 +182,7 @@ class _Slots:
     lanes: int
     tile: tuple[int, int]
     taps: int
+    product: Product | None = None  # on tensor cores: of the channels of an entry, summed over outputs
 
     def blocks(self, pixels: int) -> int:
         """Return the number of blocks for one sample."""
@@ -187,6 +197,15 @@ def _slots(channels: int, groups: int, entries: int, taps: int) -> _Slots:
     lanes = together if together <= 2 else -(-together // _MICRO) * _MICRO
     tile = next((tile for tile in SLOT_TILES if taps * each * lanes <= tile[0]), SLOT_TILES[-1])
     return _Slots(families, each, channels // entries, min(lanes, tile[0]), tile, taps)
+
+
+def _tensor_slots(slots: _Slots, weights: Any, groups: int, dtype: np.dtype) -> _Slots | None:
+    """Return slots that fill a tile each, if tensor cores are chosen."""
+    outputs, channels = weights.shape[:2]
+    together = min(channels, slots.channels)
+    product = Product(dtype, together, outputs // groups, 1, groups, pixels=0, one_factor=True)
+    tile = tensor_sum_tile(product)
+    return None if tile is None else replace(slots, lanes=tile[0], tile=tile, product=product)
 
 
 def _sample_splits(slots: _Slots, grad: tuple[int, ...], output: tuple[int, ...]) -> int:
@@ -244,39 +263,64 @@ class _Products:
         if fresh and not at_once:
             sums[...] = 0
         for first_output, part in parts:
-            matrix = matrix_of(part, self.dtype)
+            product = self.slots.product and replace(self.slots.product, channels=part.shape[1])
+            matrix = matrix_of(part, self.dtype) if product is None else _packed_matrix(part, product)
             for where, piece in operand_pieces(call, self.dtype, batch=batch):
                 place = sums[(..., *matching(sums, (*where[:batch], slice(None), *where[batch:])))]
                 axes = batch_axes(replace(piece, kernels=place[0]), batch)
-                most = MOST_BLOCKS // (len(sums) * self.slots.blocks(math.prod(piece.window.output_shape)))
+                each = len(sums) * self.slots.blocks(math.prod(piece.window.output_shape))
                 shared, own = shared_and_own(axes, operand=1)
-                for some in launches([own, shared], (max(1, most), _MOST_PIXELS), operands=3):
-                    self._launch(piece, place, matrix, first_output, some, fresh and at_once)
+                for some in launches([own, shared], (max(1, MOST_BLOCKS // each), _MOST_PIXELS), operands=3):
+                    weights = matrix, product, first_output
+                    arguments = self._arguments(piece, place, weights, some, fresh and at_once)
+                    self._kernel(product).launch(each * some.axes[0].length, arguments)
 
-    def _launch(
-        self, piece: Piece, sums: Any, matrix: Any, first_output: int, batch: Batch, assign: bool
-    ) -> None:
+    def _kernel(self, product: Product | None) -> Kernel:
+        name, tile = "modulated_modulation_gradient", self.slots.tile
+        if product is None:
+            return Kernel(name, expression(name, self.dtype, tile), tile, math.prod(tile) // _MICRO**2)
+        return tensor_kernel(name, product, tile)
+
+    def _arguments(
+        self,
+        piece: Piece,
+        sums: Any,
+        weights: tuple[Any, Product | None, int],
+        batch: Batch,
+        assign: bool,
+    ) -> tuple[Any, ...]:
         window, slots = piece.window, self.slots
+        matrix, product, first_output = weights
         kh, kw, groups, outputs, channels = matrix.shape
         (samples, own), (shared, common) = ((axis.length, axis.strides) for axis in batch.axes)
         rows, _, *row_steps = table_arguments(window.rows, window.rows.shorter_by_tap)
         columns, _, *column_steps = table_arguments(window.columns, window.columns.shorter_by_tap)
         x, y, g = (strides(array) for array in (piece.image, sums, piece.output))
         group, base = piece.output.shape[-3] // groups * g[-3], batch.bases[2] + first_output * g[-3]
-        arguments = (
+        layout: tuple[Any, ...] = offsets(*strides(matrix))
+        counts = [slots.channels, slots.lanes, channels, outputs]
+        if product is not None:
+            steps = (base, own[2], common[2], group if groups > 1 else 0, *g[-2:], g[-3])
+            layout, outputs = sizes(product.padded), product.channels
+            counts = [slots.channels, channels, outputs, in_runs(piece.output, steps, product.chunk)]
+        return (
             *(piece.output, *offsets(base, own[2], common[2], group, *g[-3:])),
             *(piece.image, *offsets(batch.bases[0], own[0], common[0], *x[-3:])),
-            *(matrix, *offsets(*strides(matrix))),
+            *(matrix, *layout),
             *(sums, np.int32(not assign), *offsets(batch.bases[1], own[1], *y[:3], *y[-3:])),
             *(rows, *row_steps, columns, *column_steps),
             *sizes(kh, kw, *window.output_shape, samples, shared, len(sums), slots.families, slots.entries),
-            *sizes(slots.channels, slots.lanes, channels, outputs),
+            *sizes(*counts),
             *(np.float64(window.cval.real), np.float64(window.cval.imag)),
         )
-        name = "modulated_modulation_gradient"
-        expression = f"{name}<{CPP_TYPES[self.dtype.name]}, {slots.tile[0]}, {slots.tile[1]}>"
-        count = slots.blocks(math.prod(window.output_shape)) * samples * len(sums)
-        launch(name, expression, count, math.prod(slots.tile) // _MICRO**2, arguments, shared=0)
+
+
+def _packed_matrix(part: Any, product: Product) -> Any:
+    """Copy weights to (kh, kw, groups, padded outputs, channels), outputs side by side."""
+    groups, outputs, channels, kh, kw = part.shape
+    rows = part.transpose(3, 4, 0, 2, 1).reshape(-1, outputs, 1, 1)
+    matrix = packed(rows, product).reshape(kh, kw, groups, channels, product.padded)
+    return matrix.transpose(0, 1, 2, 4, 3)
 
 
 def weights_parts(weights: Any, groups: int, dtype: np.dtype, *, axis: int) -> list[tuple[int, Any]]:

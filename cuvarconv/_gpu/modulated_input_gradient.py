@@ -21,8 +21,8 @@ from cuvarconv._gpu._geometry import (
     sizes,
     strides,
 )
-from cuvarconv._gpu._launch import MOST_BLOCKS, launch
-from cuvarconv._gpu._paths import Kernel, Product, expression, packed, tensor_kernel
+from cuvarconv._gpu._launch import MOST_BLOCKS
+from cuvarconv._gpu._paths import Kernel, Product, expression, packed, tensor_kernel, tensor_tile
 from cuvarconv._gpu._pieces import AdjointPiece, Readers, pieces
 from cuvarconv._gpu.modulated import TILES
 from cuvarconv._gpu.modulated_gradient import matrix_of, weights_parts
@@ -65,7 +65,7 @@ def modulated_input_gradient(
             for some in launches([samples], (max(1, MOST_BLOCKS // per_sample),), operands=3):
                 arguments = _input_arguments(piece, matrix, (first, channels), kernel.product, grid, some)
                 count = per_sample * some.axes[0].length
-                launch(kernel.source, kernel.name, count, kernel.threads, arguments, shared=kernel.shared)
+                kernel.launch(count, arguments)
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,19 @@ def _input_kernel(call: AdjointPiece, weights: Any, groups: int, dtype: np.dtype
         one_factor=groups % call.kernels.shape[-3] == 0,
         passes=math.prod(taps) * _most_outputs(call.rows) * _most_outputs(call.columns),
     )
+    on_tensor_cores = tensor_tile(product)
+    if on_tensor_cores is not None:
+        return tensor_kernel(name, product, on_tensor_cores)
     tile = next((tile for tile in TILES if channels <= tile[0]), TILES[-1])
-    general = Kernel(name, expression(name, dtype, tile), tile, math.prod(tile) // _MICRO**2)
-    return tensor_kernel(f"{name}_tensor", f"{name}_tensor", product) or general
+    return Kernel(name, expression(name, dtype, tile), tile, math.prod(tile) // _MICRO**2)
 
 
 def _packed_matrix(part: Any, product: Product) -> Any:
-    """Return (kh, kw, groups, outputs, channels), a view of what tensor cores multiply by."""
+    """Copy weights to (kh, kw, groups, padded outputs, channels), outputs side by side."""
     groups, outputs, channels, *taps = part.shape
     matrix = packed(part.transpose(0, 2, 1, 3, 4).reshape(-1, outputs, *taps), product)
     by_group = matrix.reshape(groups, channels, *taps, product.padded)
-    return by_group[..., :outputs].transpose(2, 3, 0, 4, 1)
+    return by_group.transpose(2, 3, 0, 4, 1)
 
 
 def _input_arguments(
@@ -140,6 +142,7 @@ def _input_arguments(
     layout: tuple[Any, ...] = offsets(*strides(matrix))
     at_once: tuple[Any, ...] = ()
     if product is not None:
+        outputs = product.channels
         group = 0 if groups == 1 else outputs
         steps = (batch.bases[0], samples.strides[0], group, *g[-2:], g[-3])
         layout, at_once = sizes(product.padded), sizes(in_runs(piece.image, steps, product.chunk))

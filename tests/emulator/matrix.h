@@ -124,9 +124,10 @@ EMULATOR_INLINE unsigned to_tf32(float value) {
 }
 
 EMULATOR_INLINE void copy_async(void* to, const void* from, bool exists) {
-  const uint4 nothing = {0, 0, 0, 0}, pending = {~0u, ~0u, ~0u, ~0u};
-  ::emulator::note_copy((uint4*)to, exists ? *(const uint4*)from : nothing);
-  *(uint4*)to = pending;
+  uint4 value = {0, 0, 0, 0};
+  if (exists) value = *(const uint4*)from;
+  ::emulator::note_copy((uint4*)to, value);
+  *(uint4*)to = {~0u, ~0u, ~0u, ~0u};
 }
 
 EMULATOR_INLINE void commit_copies() { ::emulator::close_group(); }
