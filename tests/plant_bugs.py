@@ -1366,10 +1366,14 @@ PLANTED = [
                 "True",
             ),
             ("strided rows taken as neighbours", "shared and window.rows.stride == 1", "shared"),
-            ("entries that no output reads are left over", "columns[:, m, ..., below:, :] = 0", "0"),
+            (
+                "taps that reach a part of a piece only",
+                "whole.start <= part.start and part.stop <= whole.stop",
+                "whole.start < part.stop and part.start < whole.stop",
+            ),
             (
                 "outputs of the first slab for all",
-                "first = down.outputs.start + met.start - down.entries.start",
+                "first = down.outputs.start + entries.start - down.entries.start",
                 "first = down.outputs.start",
             ),
         ],
