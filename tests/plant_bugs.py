@@ -1367,9 +1367,9 @@ PLANTED = [
             ),
             ("strided rows taken as neighbours", "shared and window.rows.stride == 1", "shared"),
             (
-                "taps that reach a part of a piece only",
-                "whole.start <= part.start and part.stop <= whole.stop",
-                "whole.start < part.stop and part.start < whole.stop",
+                "taps that reach a part of the entries are left out",
+                "itertools.pairwise(sorted(ends))",
+                "itertools.pairwise([min(ends), max(ends)])",
             ),
             (
                 "outputs of the first slab for all",
