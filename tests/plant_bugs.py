@@ -1440,10 +1440,14 @@ PLANTED = [
                 "True",
             ),
             ("strided rows taken as neighbours", "shared and window.rows.stride == 1", "shared"),
-            ("entries that no output reads are left over", "columns[:, m, ..., below:, :] = 0", "0"),
+            (
+                "taps that reach a part of the entries are left out",
+                "itertools.pairwise(sorted(ends))",
+                "itertools.pairwise([min(ends), max(ends)])",
+            ),
             (
                 "outputs of the first slab for all",
-                "first = down.outputs.start + met.start - down.entries.start",
+                "first = down.outputs.start + entries.start - down.entries.start",
                 "first = down.outputs.start",
             ),
         ],
