@@ -177,6 +177,8 @@ def main():
     with ProcessPoolExecutor(2) as pool:
         results = list(pool.map(compile_all, [(target, texts) for target in targets]))
     lines = [*registers_table(targets, results)]
+    if given.sources:
+        lines[1:1] = ["", f"Of the sources {', '.join(given.sources)} alone."]
     if HOPPER in targets:
         hopper = results[targets.index(HOPPER)][0]
         lines += [*hopper_table(hopper), *launches_table(hopper)]
