@@ -743,7 +743,7 @@ PLANTED = [
         "kernels/modulated_weights_gradient_tensor.cu",
         TENSOR,
         [
-            ("pixels beyond the last", "if (!pixel.inside) values[v] = zero;", ""),
+            ("pixels beyond the last", "pixel.inside && o < outputs ?", "o < outputs ?"),
             (
                 "the factor of another entry",
                 "v > 0 && row.d == last.d ? factors[v - 1]",
