@@ -55,7 +55,7 @@ template <class T> struct Matrix {
         const int moved = order == nullptr ? 0 : order[k / padded].tap - k / padded;
         at = (long long)row * taps * padded + k + moved * padded;
       }
-      copy_async(lines + chunk_at(row, e % CHUNKS), first + at, exists);
+      copy_async(lines + chunk_at(row, e % CHUNKS), reinterpret_cast<const uint4*>(first + at), exists);
     }
   }
 };

@@ -64,6 +64,7 @@ PLANTED = [
         "kernels/correlate.cu",
         CORRELATE_ON_GPU,
         [
+            ("taps whose values have not arrived", "<SLOTS - TAPS>", "<SLOTS - TAPS + 1>"),
             (
                 "no barrier before a tile is overwritten",
                 "__syncthreads();  // the previous tile is read",

@@ -13,7 +13,7 @@ import cuvarconv
 from cuvarconv._window import make_window
 
 # where correlate.cu reads kernels: by vectors, and value by value
-KERNEL_VECTORS, KERNEL_VALUES = "copy_ahead(&to, reinterpret_cast", "copy_ahead(&to.v[v]"
+KERNEL_VECTORS, KERNEL_VALUES = "copy_async(&to, reinterpret_cast", "copy_async(&to.v[v]"
 
 
 @pytest.fixture
