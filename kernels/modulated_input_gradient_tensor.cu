@@ -10,20 +10,41 @@
 #include "readers.cuh"
 #include "tensor.cuh"
 
-// List the passes of a block in shared memory; returns their number.
+// List the passes of a block in shared memory; returns their number, and whether the thread's pixel is read in all.
 __device__ __forceinline__ int list_passes(
-    Pass* list, const InverseTable& rows, const InverseTable& columns, int kh, int kw, int most, const Place& pixel)
+    Pass* list, const InverseTable& rows, const InverseTable& columns, int kh, int kw, int most, const Place& pixel,
+    bool& in_all)
 {
   int count = 0;
+  in_all = true;
   for (int tap = 0; tap < kh * kw; ++tap)
     for (int rank = 0; rank < most; ++rank) {
       const bool read = reader(rows, columns, tap / kw, tap % kw, pixel, rank).i >= 0;
       if (!__syncthreads_or(read)) break;
+      in_all = in_all && read;
       if (threadIdx.x == 0) list[count] = {(short)tap, (short)rank};
       ++count;
     }
   __syncthreads();
   return count;
+}
+
+// The sum of a row for the thread's pixel alone, without the passes in which it is not read.
+template <class T, class Find>
+__device__ __forceinline__ float sum_alone(
+    const Matrix<T>& matrix, int row, int passes, int outputs, long long g_output, const Find& find)
+{
+  float sum = 0;
+#pragma unroll 1
+  for (int pass = 0; pass < passes; ++pass) {
+    const Source<T> source = find(pass);
+    if (source.values == nullptr) continue;
+    const T* w = matrix.first + ((long long)row * matrix.taps + matrix.order[pass].tap) * matrix.padded;
+    const float factor = widen(*source.factors);
+#pragma unroll 1
+    for (int o = 0; o < outputs; ++o) sum = multiply_add(widen(w[o]), widen(source.values[o * g_output]) * factor, sum);
+  }
+  return sum;
 }
 
 // grid: one block per ROWS channels, PIXELS pixels, group and sample (the channels fastest)
@@ -52,14 +73,15 @@ modulated_input_gradient_tensor(
   const Place pixel = pixel_of({height, width, row_step, column_step, pixels_across}, pixel_tile, threadIdx.x, PIXELS);
   const InverseTable rows = {row_readers, row_pixels}, columns = {column_readers, column_pixels};
   Pass* order = reinterpret_cast<Pass*>(memory + LINES<ROWS, PIXELS> * CHUNKS);
-  const int passes = list_passes(order, rows, columns, kh, kw, most, pixel);
+  bool in_all;
+  const int passes = list_passes(order, rows, columns, kh, kw, most, pixel, in_all);
 
   const T* group_g = g + g_base + sample * g_sample + group * g_group;
   const T* factors = d + d_base + sample * d_sample + (group * group_channels + first_channel) / channels_per_entry * d_entry;
   const Matrix<T> matrix = {w + ((long long)group * channels + c0) * kh * kw * padded, channels - c0, kh * kw, padded, order};
   const Channels<T> all = {g_output, runs != 0, outputs, padded, 0, 0, 1, Narrow<T>::from(0)};
   Sums<ROWS, PIXELS> sums;
-  sum_products<T>(sums, memory, matrix, all, passes, [&](int pass) {
+  const auto find = [&](int pass) {
     Source<T> source = {nullptr, nullptr};
     if (pass >= passes) return source;
     const int m = order[pass].tap / kw, n = order[pass].tap - m * kw;
@@ -67,7 +89,14 @@ modulated_input_gradient_tensor(
     if (place.i >= 0) source = {group_g + (place.i * g_row + place.j * g_column),
                                 factors + (m * d_m + n * d_n + place.i * d_row + place.j * d_column)};
     return source;
-  });
+  };
+  sum_products<T>(sums, memory, matrix, all, passes, find);
   T* to = y + y_base + sample * y_sample + group * y_group + c0 * y_channel + pixel.i * y_row + pixel.j * y_column;
   store_sums(sums, memory, pixel.i < 0 ? nullptr : to, y_channel, channels - c0);
+  if (in_all || pixel.i < 0) return;
+  // A pass in which the pixel is not read has added 0*w, which is NaN where w is not finite.
+#pragma unroll 1
+  for (int row = 0; row < min(ROWS, channels - c0); ++row)
+    if (isnan(widen(to[row * y_channel])))
+      to[row * y_channel] = Narrow<T>::from(sum_alone(matrix, row, passes, outputs, g_output, find));
 }

@@ -325,6 +325,20 @@ def test_misaligned_input():
     assert_equal(output, reference.correlate(x, k).astype(np.float32))
 
 
+@pytest.mark.no_launch(reason="an access that is not aligned would end the CUDA context")
+@pytest.mark.parametrize("xp", ["cuda"], indirect=True)
+@pytest.mark.parametrize("name", ["input", "weights", "output"])
+def test_misaligned_device_memory_is_refused(xp, name):
+    given = {key: np.ones((6, 7), np.complex128) for key in ("input", "output")}
+    given = {key: xp.asarray(array) for key, array in {**given, "weights": np.ones((6, 7, 6, 7))}.items()}
+    shape = given[name].shape
+    memory = xp.asarray(np.ones(2 * math.prod(shape) + 1))
+    given[name] = memory[1:].view(np.complex128).reshape(shape)
+    with pytest.raises(ValueError, match=f"{name}: .*multiple of 16"):
+        cuvarconv.correlate(**given)
+    assert (xp.to_numpy(memory) == 1).all()
+
+
 def test_read_only_operands_stay_as_they_are():
     x, k = integers((6, 7)), kernels((3, 3), (6, 7))
     copies = x.copy(), k.copy()

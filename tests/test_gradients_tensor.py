@@ -164,3 +164,22 @@ def test_a_factor_that_is_not_finite_leaves_padding_alone(xp):
     x, w = np.ones((2, 4, 5), np.float16), np.ones((3, 2, 1, 1), np.float16)
     g, d = np.ones((3, 4, 5), np.float16), np.full((1, 1, 4, 5), np.inf, np.float16)
     assert np.isposinf(gradient(xp, FUNCTION, g, [x, w, d], "input")).all()
+
+
+@pytest.mark.parametrize("special", [np.inf, np.nan])
+@pytest.mark.parametrize("mode", ["constant", "reflect", "nearest"])
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_a_weight_that_is_not_finite_leaves_pixels_alone_that_no_output_reads_through_it(
+    xp, stride, mode, special
+):
+    """Such pixels are in a block with others, and have zeros for patches then."""
+    geometry = {"mode": mode, "stride": stride}
+    arrays = operands(FUNCTION, (9, 10), (3, 3), channels=3, filters=9, **geometry)
+    arrays[1][4, 1, 0, 0] = special
+    g = incoming(FUNCTION, arrays, **geometry)
+    with np.errstate(invalid="ignore"):
+        expected = looped(FUNCTION, g, arrays, **geometry)[0]
+    result = gradient(xp, FUNCTION, g, arrays, "input", **geometry)
+    assert_equal(result, expected.astype(result.dtype))
+    assert np.isfinite(result[1]).any()
+    assert not np.isfinite(result[1]).all()

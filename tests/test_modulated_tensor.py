@@ -160,6 +160,7 @@ def test_weights_are_packed_piece_by_piece(xp, monkeypatch):
         ({"one_factor": False}, None),
         ({"passes": 2048}, (64, 128)),
         ({"passes": 2049}, None),
+        ({"passes": 2048, "channels": 65}, None),
         ({"dtype": np.dtype("float32")}, None),
         ({"dtype": np.dtype("float64")}, None),
         ({"taps": 1 << 12}, None),

@@ -127,12 +127,23 @@ class _Stream:
 def view(name: str, array: Any) -> Any:
     """View the caller's array as CuPy's; lists and scalars are copied to the device."""
     if isinstance(array, cupy.ndarray):
-        return array
+        return _aligned(name, array)
     if not hasattr(array, "__dlpack__") or isinstance(array, np.generic | np.ndarray):
         return cupy.asarray(np.asarray(array))
     if name == "output" and not hasattr(array, "__setitem__"):
         raise TypeError("output: the array is immutable; leave output out and use the result")
     try:
-        return cupy.from_dlpack(array)
+        given = cupy.from_dlpack(array)
     except Exception as error:
         raise TypeError(f"{name}: CuPy cannot read this array through DLPack: {error}") from error
+    return _aligned(name, given)
+
+
+def _aligned(name: str, array: Any) -> Any:
+    """Refuse an array that kernels, CuPy's too, cannot read: one such access is the end of a CUDA context."""
+    if array.data.ptr % array.itemsize:
+        raise ValueError(
+            f"{name}: expected an address that is a multiple of {array.itemsize}, the bytes of {array.dtype}, "
+            f"got {array.data.ptr:#x}; the view starts within an item"
+        )
+    return array

@@ -87,8 +87,13 @@ def launch(
 
 
 @cupy.memoize(for_each_device=True)
+def most_shared_memory() -> int:
+    """Return the bytes of shared memory that a block may have."""
+    return int(cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"])
+
+
+@cupy.memoize(for_each_device=True)
 def shared_memory_per_block() -> int:
     """Return the bytes of shared memory with which two blocks fit on a multiprocessor."""
-    attributes = cupy.cuda.Device().attributes
-    half = attributes["MaxSharedMemoryPerMultiprocessor"] // 2 - _RESERVED
-    return min(attributes["MaxSharedMemoryPerBlockOptin"], half)
+    half = cupy.cuda.Device().attributes["MaxSharedMemoryPerMultiprocessor"] // 2 - _RESERVED
+    return min(most_shared_memory(), half)

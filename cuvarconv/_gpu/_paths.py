@@ -87,7 +87,7 @@ WITH_WEIGHTS: tuple[Rule, ...] = (
     (lambda p: p.one_factor, "a chunk of channels is multiplied by one number"),
     (lambda p: p.rows_at_once > 0, "the matrix is copied, padded to chunks, some MiB at a time"),
     (
-        lambda p: p.taps * p.channels <= 1 << 17,
+        lambda p: max(p.taps, p.passes) * p.channels <= 1 << 17,
         "they cut sums off instead of rounding them: longer sums would drift beyond 1e-3",
     ),
     (lambda p: p.taps < 1 << 15, "taps are counted in 16 bits"),

@@ -20,7 +20,7 @@ from cuvarconv._gpu._geometry import (
     sizes,
     strides,
 )
-from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, shared_memory_per_block
+from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch, most_shared_memory, shared_memory_per_block
 from cuvarconv._gpu._pieces import Piece, pieces
 from cuvarconv._gpu._replay import replayed
 from cuvarconv._gpu._tiles import THREADS, Tiling, lanes, tiling
@@ -57,7 +57,8 @@ def correlate(
         shared, own = shared_and_own(batch_axes(piece, output.ndim - 2), operand=1)
         planes = min(shared[0].length, _MOST_PLANES) if shared else 1
         groups = math.prod(axis.length for axis in own)
-        per_block, tile = _plan(piece.window, planes, groups, dtype, shared_memory_per_block())
+        limits = shared_memory_per_block(), most_shared_memory()
+        per_block, tile = _plan(piece.window, planes, groups, dtype, *limits)
         blocks_per_group = tile.tiles(piece.window) * -(-planes // per_block)
         most_groups = max(1, MOST_BLOCKS // blocks_per_group)
         for batch in launches([own, shared], (most_groups, planes), operands=3):
@@ -65,11 +66,14 @@ def correlate(
 
 
 @functools.lru_cache(maxsize=512)
-def _plan(window: Window, planes: int, groups: int, dtype: np.dtype, shared_limit: int) -> tuple[int, Tiling]:
+def _plan(
+    window: Window, planes: int, groups: int, dtype: np.dtype, shared_limit: int, shared_most: int
+) -> tuple[int, Tiling]:
     """Choose the planes and lanes of a block, and the tile that it holds.
 
     As many planes as there are, up to 16, so that a kernel value is requested once for them; fewer where
-    that would leave multiprocessors idle: kernels of so few pixels stay in the second-level cache.
+    that would leave multiprocessors idle: kernels of so few pixels stay in the second-level cache. Fewer
+    also where a device has less shared memory than the smallest tile takes.
     """
     number = accumulator_dtype(dtype)
     side_by_side = lanes(window, number)
@@ -79,6 +83,8 @@ def _plan(window: Window, planes: int, groups: int, dtype: np.dtype, shared_limi
         limit = min(_SHARED[per_block], shared_limit - _AHEAD[per_block])
         tile = tiling(window, side_by_side, min(planes, per_block), number, limit)
         plans.append((per_block, tile))
+        if _AHEAD[per_block] + tile.shared > shared_most:
+            continue
         if tile.tiles(window) * -(-planes // per_block) * groups >= _ENOUGH_BLOCKS:
             break
     return plans[-1]
