@@ -59,7 +59,7 @@ def _thresholds() -> tuple[int, int] | None:
 def _mallopt() -> Callable[[int, int], int] | None:
     try:
         os.confstr("CS_GNU_LIBC_VERSION")
-    except (AttributeError, ValueError):  # no glibc
+    except (AttributeError, ValueError, OSError):  # no glibc; musl knows the name, but has no value
         return None
     return ctypes.CDLL(None).mallopt
 

@@ -35,7 +35,7 @@ print(*counted(), *ThreadPoolExecutor(1).submit(counted).result())
 def test_pages_are_used_again_inside_only(threads):
     try:
         os.confstr("CS_GNU_LIBC_VERSION")
-    except (AttributeError, ValueError):
+    except (AttributeError, ValueError, OSError):
         pytest.skip("needs glibc")
     environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
     done = subprocess.run(
@@ -60,3 +60,22 @@ def test_nothing_is_set_where_the_environment_says_nothing(monkeypatch):
     with _heap.recycled_memory():
         pass
     _heap._thresholds.cache_clear()
+
+
+@pytest.mark.parametrize("error", [AttributeError, ValueError, OSError])
+def test_other_c_libraries_are_left_alone(monkeypatch, error):
+    """Without the function, with another list of names, and musl's, which has the name but no value."""
+    from cuvarconv import _heap
+
+    def confstr(name):
+        raise error(name)
+
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    monkeypatch.setattr(os, "confstr", confstr, raising=False)
+    caches = _heap._thresholds, _heap._mallopt
+    for cache in caches:
+        cache.cache_clear()
+    with _heap.recycled_memory():
+        assert _heap._thresholds() is None
+    for cache in caches:
+        cache.cache_clear()

@@ -9,6 +9,7 @@ import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
 from cuvarconv._cpu._columns import (
+    MATRIX,
     Slab,
     by_group,
     columns_at_once,
@@ -25,6 +26,8 @@ from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
+
+_PIECE = MATRIX // 2  # elements of a matrix that are copied twice: to conjugate and to order them
 
 
 def modulated_input_gradient(
@@ -113,12 +116,24 @@ def _under(slab: Slab, grad: np.ndarray, groups: int, dtype: np.dtype) -> np.nda
 
 def back_project(matrix: np.ndarray, grad: np.ndarray) -> np.ndarray:
     """Return Σ_o conj(w[o,…,c]) g[o], (groups, …, C_in/groups, pixels)."""
-    groups, outputs, *depth = matrix.shape
-    rows = matrix.astype(grad.dtype, copy=False).conj().reshape(groups, outputs, -1)
+    groups, outputs, *taps, channels = matrix.shape
+    if matrix.size <= _PIECE:
+        return _back_product(matrix, grad).reshape(groups, *taps, channels, -1)
+    products = np.empty((groups, *taps, channels, grad.shape[-1]), grad.dtype)
+    at_once = max(1, _PIECE // (groups * outputs))
+    for tap in np.ndindex(*taps):
+        for first in range(0, channels, at_once):
+            some = slice(first, first + at_once)
+            products[(slice(None), *tap, some)] = _back_product(matrix[(..., *tap, some)], grad)
+    return products
+
+
+def _back_product(matrix: np.ndarray, grad: np.ndarray) -> np.ndarray:
+    """Return conj(wᵀ) g, (groups, K, pixels), K being all axes of the matrix after the outputs."""
+    rows = matrix.astype(grad.dtype, copy=False).conj().reshape(*matrix.shape[:2], -1)
     columns = rows.swapaxes(-1, -2)
     # BLAS takes ten times as long as NumPy where there is nothing to sum
-    products = columns * grad if outputs == 1 else np.matmul(columns, grad)
-    return products.reshape(groups, *depth, grad.shape[-1])
+    return columns * grad if matrix.shape[1] == 1 else np.matmul(columns, grad)
 
 
 def modulated_weights_gradient(
