@@ -47,6 +47,7 @@ def modulated_input_gradient(
     """
     dtype = accumulator_dtype(dtype)
     matrices = tap_matrices(weights, groups, dtype)
+    finite = _all_finite(weights)  # a tap's rows that no output reads are multiplied by 0
     channels = output.shape[-3]
 
     def block(where: Where) -> None:
@@ -62,7 +63,7 @@ def modulated_input_gradient(
             row = factors[m][..., i if factors.shape[-2] > 1 else slice(None), :]
             return _InputTerms(matrices[:, :, m], planes[..., i, hull], row, hull.start, dtype)
 
-        if adjoint.fits(window):
+        if finite and adjoint.fits(window):
             spread_tiles(images, window, down, across, functools.partial(adjoint.tile, images))
         else:
             spread_block(images, window, down, across, row_terms)
@@ -71,6 +72,12 @@ def modulated_input_gradient(
     pixels, workers = plan(window, channels, grad.shape[-3], dtype)
     with serial_blas:
         for_each(block, blocks((*output.shape[:-3], *output.shape[-2:]), pixels), most_workers=workers)
+
+
+def _all_finite(values: np.ndarray) -> bool:
+    """Whether there is no infinity and no NaN, without an array of so many answers."""
+    parts = (values.real, values.imag) if values.dtype.kind == "c" else (values,)
+    return all(bool(np.isfinite(part.min()) and np.isfinite(part.max())) for part in parts)
 
 
 class _InputTerms:
