@@ -339,11 +339,21 @@ def _scatter(graph: Graph, source: str, name: str, grid: Grid, target: Axes) -> 
                 graph[(f"{source}-pixels", *block, a, b)] = (cut, key, *part)
                 part, key = (slice(None), slice(None)), (f"{source}-pixels", *block, a, b)
             given[(*front, down.chunk, across.chunk)].append((key, part, (down.source, across.source)))
-    nothing = (f"{source}-nothing",)
-    empty_slice = slice(0, 0)
-    graph[nothing] = (cut, (source, *next(grid.blocks())), empty_slice, empty_slice)
     for at, entries in given.items():
-        entries = entries or [(nothing, (empty_slice, empty_slice), (empty_slice, empty_slice))]
+        entries = entries or [_nothing(graph, source, grid, numbers, at)]
         shape = tuple(lengths[number] for lengths, number in zip(chunks, at, strict=True))
         keys, parts, places = zip(*entries, strict=True)
         graph[(name, *at)] = (Sum(shape, target.array.dtype, parts, places), list(keys))
+
+
+def _nothing(
+    graph: Graph, source: str, grid: Grid, numbers: list[int | None], at: tuple[int, ...]
+) -> tuple[Key, Any, tuple[slice, slice]]:
+    """Return what a chunk of pixels gets that no output reads: none of those of a block beside it."""
+    block = [0] * len(grid.chunks)
+    for number, place in zip(numbers, at[:-2], strict=True):
+        if number is not None:
+            block[number] = place
+    key, none = (f"{source}-nothing", *block), (slice(0, 0), slice(0, 0))
+    graph[key] = (cut, (source, *block), *none)
+    return key, none, none

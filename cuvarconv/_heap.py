@@ -38,9 +38,23 @@ def recycled_memory() -> Iterator[None]:
         yield
     finally:
         with _lock:
-            _inside -= 1
+            _inside = max(_inside - 1, 0)  # in a forked child it is 0 already
             if _inside == 0:
                 _set(*given)
+
+
+def _forget() -> None:
+    """In a child process, end what its parent's other threads were inside of."""
+    global _inside, _lock
+    _lock = threading.Lock()
+    given = _thresholds() if _inside else None
+    _inside = 0
+    if given is not None:
+        _set(*given)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 @functools.cache
@@ -59,7 +73,7 @@ def _thresholds() -> tuple[int, int] | None:
 def _mallopt() -> Callable[[int, int], int] | None:
     try:
         os.confstr("CS_GNU_LIBC_VERSION")
-    except (AttributeError, ValueError):  # no glibc
+    except (AttributeError, ValueError, OSError):  # no glibc; musl knows the name, but has no value
         return None
     return ctypes.CDLL(None).mallopt
 

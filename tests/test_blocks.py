@@ -159,7 +159,8 @@ def tiny_blocks(request, monkeypatch):
     cut("_tiles", _SMALL=0)
     cut("correlate", _BLOCK=40, _TILE=60, _AT_ONCE=0)
     block, slab, terms = request.param
-    cut("_columns", _BLOCK=block, _SLAB=slab, _TERMS=terms, _PACKED=1 << 10)
+    cut("_columns", _BLOCK=block, MATRIX=block, _SLAB=slab, _TERMS=terms, _PACKED=1 << 10)
+    cut("modulated_gradient", _PIECE=slab)
 
 
 WINDOWS = [

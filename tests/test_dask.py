@@ -471,6 +471,16 @@ def test_chunks_of_length_0():
     assert_equal(lazy.compute(), cuvarconv.convolve(x, k))
 
 
+@pytest.mark.parametrize("samples", [(2, 1), (1, 2)])
+def test_pixels_that_no_output_reads(samples):
+    """Their gradient is 0, also in chunks that have no others, for samples in uneven chunks."""
+    guide, g = noise((3, 2, 13, 14)), noise((2, 2, 3, 1, 2, 2), seed=1)
+    lazy = da.from_array(guide, (samples, 2, 3, 4))
+    keywords = {"wrt": "guide", "stride": 7}
+    gradient = cuvarconv.affinity_vjp(g, lazy, (2, 2), **keywords)
+    assert_close(gradient.compute(), cuvarconv.affinity_vjp(g, guide, (2, 2), **keywords))
+
+
 # ---- laziness, errors ------------------------------------------------------------------------------
 
 

@@ -320,6 +320,22 @@ def test_nan_weights_reach_only_pixels_that_their_tap_reads(xp, tap, mode):
     assert np.isfinite(results[0]).any()
 
 
+@pytest.mark.parametrize("special", [np.nan, np.inf])
+@pytest.mark.parametrize("mode", ["constant", "mirror"])
+@pytest.mark.parametrize("tap", [(0, 0), (2, 1)], ids=["first tap", "last tap"])
+def test_a_weight_reaches_only_pixels_under_its_tap(xp, tap, mode, special):
+    function = "modulated_correlate"
+    x, weights, d = operands(function, mode=mode, channels=3)
+    weights[(1, 1, *tap)] = special
+    g = incoming(function, [x, weights, d])
+    result = gradient(xp, function, g, [x, weights, d], "input", mode=mode)
+    with np.errstate(invalid="ignore"):
+        expected, *_ = looped(function, g, [x, weights, d], mode=mode)
+    assert_equal(np.isfinite(result), np.isfinite(expected))
+    assert not np.isfinite(result).all()
+    assert np.isfinite(result[1]).any()
+
+
 @each_function
 def test_nan_in_the_incoming_gradient_stays_in_its_sample(xp, function):
     arrays = operands(function, batch=(2,), mode="constant")

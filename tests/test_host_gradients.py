@@ -138,6 +138,11 @@ GRADIENTS = {
         [zeros(1 << 11, 4, 4), small(1 << 11, 1 << 11, 3, 3), small(3, 3)],
         {},
     ),
+    "modulated, long rows of taps": (
+        "modulated_correlate",
+        [zeros(1 << 10, 8, 8), zeros(1 << 11, 1 << 10, 1, 9), small(1, 9, 1 << 10, 8, 8)],
+        {},
+    ),
     "modulated, many samples": (
         "modulated_correlate",
         [zeros(1 << 14, 2, 4, 4), small(2, 2, 3, 3), small(3, 3, 1 << 14, 1, 4, 4)],

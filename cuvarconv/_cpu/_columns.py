@@ -13,7 +13,8 @@ from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_slices
 from cuvarconv._window import Window
 
-_BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one block, or of one matrix
+_BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one block
+MATRIX = 1 << 20  # elements of one matrix; of larger ones, parts are put in order and multiplied
 _PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 _MOST = 1 << 17  # outputs per channel in one block
 _SLAB = 1 << 19  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
@@ -153,7 +154,7 @@ def multiply(
     """
     groups, outputs, *depth = matrix.shape
     product = empty((groups, outputs, columns.shape[-1]), columns.dtype)
-    at_once = 1 if outputs <= _FEW else max(1, _BLOCK // (groups * math.prod(depth)))
+    at_once = 1 if outputs <= _FEW else max(1, MATRIX // (groups * math.prod(depth)))
     for first in range(0, outputs, at_once):
         some = slice(first, first + at_once)
         rows = matrix[:, some].astype(columns.dtype, copy=False)

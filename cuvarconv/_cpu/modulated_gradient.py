@@ -10,6 +10,7 @@ import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching
 from cuvarconv._cpu._columns import (
+    MATRIX,
     Slab,
     by_group,
     columns_at_once,
@@ -26,6 +27,8 @@ from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
+
+_PIECE = MATRIX // 2  # elements of a matrix that are copied twice: to conjugate and to order them
 
 
 def modulated_input_gradient(
@@ -116,13 +119,25 @@ def back_project(
     matrix: np.ndarray, grad: np.ndarray, empty: Callable[..., np.ndarray] = np.empty
 ) -> np.ndarray:
     """Return Σ_o conj(w[o,…,c]) g[o], (groups, …, C_in/groups, pixels); `empty` makes the result."""
-    groups, outputs, *depth = matrix.shape
-    rows = matrix.astype(grad.dtype, copy=False).conj().reshape(groups, outputs, -1)
+    groups, outputs, *taps, channels = matrix.shape
+    products = empty((groups, *taps, channels, grad.shape[-1]), grad.dtype)
+    if matrix.size <= _PIECE:
+        _back_product(matrix, grad, products.reshape(groups, -1, grad.shape[-1]))
+        return products
+    at_once = max(1, _PIECE // (groups * outputs))
+    for tap in np.ndindex(*taps):
+        for first in range(0, channels, at_once):
+            some = slice(first, first + at_once)
+            _back_product(matrix[(..., *tap, some)], grad, products[(slice(None), *tap, some)])
+    return products
+
+
+def _back_product(matrix: np.ndarray, grad: np.ndarray, out: np.ndarray) -> None:
+    """Write conj(wᵀ) g, (groups, K, pixels), K being all axes of the matrix after the outputs."""
+    rows = matrix.astype(grad.dtype, copy=False).conj().reshape(*matrix.shape[:2], -1)
     columns = rows.swapaxes(-1, -2)
-    products = empty((*columns.shape[:-1], grad.shape[-1]), grad.dtype)
     # BLAS takes ten times as long as NumPy where there is nothing to sum
-    (np.multiply if outputs == 1 else np.matmul)(columns, grad, out=products)
-    return products.reshape(groups, *depth, grad.shape[-1])
+    (np.multiply if matrix.shape[1] == 1 else np.matmul)(columns, grad, out=out)
 
 
 def modulated_weights_gradient(

@@ -143,7 +143,7 @@ def _aligned(name: str, array: Any) -> Any:
     """Refuse an array that kernels, CuPy's too, cannot read: one such access is the end of a CUDA context."""
     if array.data.ptr % array.itemsize:
         raise ValueError(
-            f"{name}: expected an address that is a multiple of {array.itemsize}, the bytes of {array.dtype}, "
+            f"{name}: expected an address that is a multiple of {array.itemsize}, as of {array.dtype}, "
             f"got {array.data.ptr:#x}; the view starts within an item"
         )
     return array
