@@ -12,10 +12,11 @@ template <class P> __device__ __forceinline__ void copy_ahead(P* to, const P* fr
 {
 #ifdef CUVARCONV_COPIES_AHEAD
   const unsigned shared = (unsigned)__cvta_generic_to_shared(to);
+  const size_t global = __cvta_generic_to_global(from);
   if constexpr (sizeof(P) == 16)
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(from) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared), "l"(global) : "memory");
   else if constexpr (sizeof(P) >= 4)
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(from), "n"(sizeof(P)) : "memory");
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2;" ::"r"(shared), "l"(global), "n"(sizeof(P)) : "memory");
   else
     *to = *from;
 #else

@@ -140,7 +140,7 @@ def view(name: str, array: Any) -> Any:
 
 
 def _aligned(name: str, array: Any) -> Any:
-    """Refuse an array that kernels, CuPy's too, cannot read: one such access is the end of a CUDA context."""
+    """Refuse an array that no kernel can read, nor CuPy: one such access is the end of a CUDA context."""
     if array.data.ptr % array.itemsize:
         raise ValueError(
             f"{name}: expected an address that is a multiple of {array.itemsize}, the bytes of {array.dtype}, "
