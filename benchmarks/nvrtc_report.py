@@ -1,9 +1,10 @@
 """What NVRTC says of every kernel on every target, and what follows for an H200; needs no GPU.
 
-Run: ``python benchmarks/nvrtc_report.py [SOURCE …]`` with the extra ``test`` installed; writes
-``benchmarks/results/nvrtc.md``, for the kernels of the sources named (default: of all).
+Run: ``python benchmarks/nvrtc_report.py [--sources NAME …] [--targets CUDA,ARCH …]`` with the extra ``test``
+installed; writes ``benchmarks/results/nvrtc.md``, for what is named (default: everything).
 """
 
+import argparse
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -67,9 +68,9 @@ def compile_all(job):
     return found, (time.process_time() - started) / len(found)
 
 
-def registers_table(results):
+def registers_table(targets, results):
     """Yield the registers of all targets as lines of Markdown."""
-    heads = [f"{arch} ({cuda})" for cuda, arch in TARGETS]
+    heads = [f"{arch} ({cuda})" for cuda, arch in targets]
     yield "# Registers per thread, by kernel and compute capability (CUDA version)"
     yield ""
     yield "`+n` after a number: n bytes of spill stores and loads. Threads per block beside the name."
@@ -170,15 +171,25 @@ def launches_table(found):
 
 def main():
     """Write the report."""
-    wanted = sys.argv[1:]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sources", nargs="+", default=[])
+    parser.add_argument("--targets", nargs="+", default=[f"{cuda},{arch}" for cuda, arch in TARGETS])
+    given = parser.parse_args()
+    targets = [tuple(int(part) for part in target.split(",")) for target in given.targets]
     with ProcessPoolExecutor(2) as pool:
-        results = list(pool.map(compile_all, [(target, sources(wanted, target[1])) for target in TARGETS]))
-    hopper = results[TARGETS.index(HOPPER)][0]
-    lines = [*registers_table(results), *hopper_table(hopper), *launches_table(hopper)]
+        results = list(
+            pool.map(compile_all, [(target, sources(given.sources, target[1])) for target in targets])
+        )
+    lines = [*registers_table(targets, results)]
+    if given.sources:
+        lines[1:1] = ["", f"Of the sources {', '.join(given.sources)} alone."]
+    if HOPPER in targets:
+        hopper = results[targets.index(HOPPER)][0]
+        lines += [*hopper_table(hopper), *launches_table(hopper)]
     path = ROOT / "benchmarks" / "results" / "nvrtc.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     count = max(len(found) for found, _ in results)
-    print(f"{count} kernels on {len(TARGETS)} targets: {path.relative_to(ROOT)}")
+    print(f"{count} kernels on {len(targets)} targets: {path.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

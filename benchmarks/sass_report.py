@@ -83,7 +83,7 @@ def main():
         *(row for target in TARGETS for row in rows(*target)),
         "",
         "A matrix product multiplies 16 rows by 8 pixels over 32 bytes of K.  Loads count every branch:",
-        "chunks of channels, single channels, the edge; some compilers write the first step of the loop apart.",
+        "chunks of channels, single channels, the edge; some compilers write the first step apart.",
     ]
     path = ROOT / "benchmarks" / "results" / "tensor_cores.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -12,7 +12,7 @@
 // pixels from a tile in shared memory.  It reads AHEAD taps ahead, into places of its own in shared memory,
 // while tiles are loaded too: what is in flight does not depend on registers, which hold the sums of P
 // planes, nor on how long rows of taps are.  Windows too large for shared memory are walked in chunks of taps.
-#include "ahead.cuh"
+#include "copies.cuh"
 #include "tile.cuh"
 
 constexpr int TAPS = 4;                                                  // whose values are in registers at once
@@ -62,18 +62,18 @@ template <class T, int V, int SLOTS> struct Ahead {
     if (taps.more()) {
       const T* from = kernels.data + taps.m * kernels.m + taps.n * kernels.n;
       if (kernels.runs && outputs == V) {
-        copy_ahead(&to, reinterpret_cast<const Pack<T, V>*>(from));
+        copy_async(&to, reinterpret_cast<const Pack<T, V>*>(from));
       } else {
 #pragma unroll
         for (int v = 0; v < V; ++v)
           if (v < outputs)
-            copy_ahead(&to.v[v], from + v * kernels.column);
+            copy_async(&to.v[v], from + v * kernels.column);
           else
             to.v[v] = Narrow<T>::from(number<accumulator<T>>(0, 0));
       }
       taps.next();
     }
-    end_batch();
+    commit_copies();
   }
   __device__ __forceinline__ void start()
   {
@@ -83,7 +83,7 @@ template <class T, int V, int SLOTS> struct Ahead {
   // Take the next `count` taps, and read as many further ones.
   template <class A> __device__ __forceinline__ void take(A (&values)[TAPS][V], int count)
   {
-    wait_for_batches<SLOTS - TAPS>();
+    wait_for_copies<SLOTS - TAPS>();
 #pragma unroll
     for (int u = 0; u < TAPS; ++u)
       if (u < count) {

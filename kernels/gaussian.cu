@@ -11,7 +11,11 @@
 #include "gaussian_sums.cuh"
 
 // Blocks per multiprocessor, at least: bounds the registers.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+template <class T, bool TURNED> constexpr int BLOCKS = 3;
+#else
 template <class T, bool TURNED> constexpr int BLOCKS = TURNED || sizeof(T) == 8 ? 3 : 4;
+#endif
 
 // grid: one block per group, tile row and tile column (the columns fastest)
 // dynamic shared memory: `held` accumulators

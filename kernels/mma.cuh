@@ -1,4 +1,4 @@
-// Tensor cores and asynchronous copies: all inline PTX of the library.  From compute capability 8.0 on.
+// Tensor cores, from compute capability 8.0 on.  Inline PTX stands here and in copies.cuh alone.
 //
 // A matrix instruction multiplies 16 lines by 8 lines of 32 bytes of K: 16 halves, or 8 TF32 numbers.  Its
 // fragments (PTX ISA, "Matrix Fragments for mma.m16n8k16" and ".m16n8k8"), with g = lane / 4 and t = lane % 4:
@@ -9,14 +9,10 @@
 //
 // The emulator has stand-ins, tests/emulator/matrix.h.
 #pragma once
+#include "copies.cuh"
 #include "numbers.cuh"
 
 #ifndef CUVARCONV_EMULATOR
-
-__device__ __forceinline__ unsigned shared_address(const void* memory)
-{
-  return (unsigned)__cvta_generic_to_shared(memory);
-}
 
 // Four matrices of 8 lines of 16 bytes: lane l says where line l%8 of matrix l/8 lies, and receives word
 // l%4 of line l/4 of each matrix.
@@ -47,21 +43,6 @@ __device__ __forceinline__ unsigned to_tf32(float value)
   unsigned bits;
   asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
   return bits;
-}
-
-// Copy 16 bytes to shared memory, or zeros; they are there once the thread has waited for its group of copies.
-__device__ __forceinline__ void copy_async(void* to, const void* from, bool exists)
-{
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
-               :: "r"(shared_address(to)), "l"(__cvta_generic_to_global(from)), "r"(exists ? 16 : 0) : "memory");
-}
-
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-
-// Wait for all groups but the last N.
-template <int N> __device__ __forceinline__ void wait_for_copies()
-{
-  asm volatile("cp.async.wait_group %0;" :: "n"(N) : "memory");
 }
 
 #endif

@@ -55,7 +55,7 @@ template <class T> struct Matrix {
         const int moved = order == nullptr ? 0 : order[k / padded].tap - k / padded;
         at = (long long)row * taps * padded + k + moved * padded;
       }
-      copy_async(lines + chunk_at(row, e % CHUNKS), first + at, exists);
+      copy_async(lines + chunk_at(row, e % CHUNKS), reinterpret_cast<const uint4*>(first + at), exists);
     }
   }
 };
@@ -102,14 +102,14 @@ __device__ __forceinline__ void fetch_chunk(
     const T fill = source.factors == nullptr ? Narrow<T>::from(0) : channels.outside;
     if (source.values == nullptr) count = 0;
 #pragma unroll
-    for (int v = 0; v < CHUNK<T>; ++v) values[v] = v < count ? from[v * channels.step] : fill;
+    for (int v = 0; v < CHUNK<T>; ++v) values[v] = v < count ? __ldg(from + v * channels.step) : fill;
   } else if (channels.runs) {
-    const Pack<T, CHUNK<T>> pack = *reinterpret_cast<const Pack<T, CHUNK<T>>*>(from);
+    const uint4 chunk = __ldg(reinterpret_cast<const uint4*>(from));
 #pragma unroll
-    for (int v = 0; v < CHUNK<T>; ++v) values[v] = pack.v[v];
+    for (int v = 0; v < CHUNK<T>; ++v) values[v] = reinterpret_cast<const T*>(&chunk)[v];
   } else {
 #pragma unroll
-    for (int v = 0; v < CHUNK<T>; ++v) values[v] = from[v * channels.step];
+    for (int v = 0; v < CHUNK<T>; ++v) values[v] = __ldg(from + v * channels.step);
   }
 }
 

@@ -64,6 +64,7 @@ PLANTED = [
         "kernels/correlate.cu",
         CORRELATE_ON_GPU,
         [
+            ("taps whose values have not arrived", "<SLOTS - TAPS>", "<SLOTS - TAPS + 1>"),
             (
                 "no barrier before a tile is overwritten",
                 "__syncthreads();  // the previous tile is read",
@@ -743,7 +744,7 @@ PLANTED = [
         "kernels/modulated_weights_gradient_tensor.cu",
         TENSOR,
         [
-            ("pixels beyond the last", "if (!pixel.inside) values[v] = zero;", ""),
+            ("pixels beyond the last", "pixel.inside && o < outputs ?", "o < outputs ?"),
             (
                 "the factor of another entry",
                 "v > 0 && row.d == last.d ? factors[v - 1]",
@@ -1440,10 +1441,14 @@ PLANTED = [
                 "True",
             ),
             ("strided rows taken as neighbours", "shared and window.rows.stride == 1", "shared"),
-            ("entries that no output reads are left over", "columns[:, m, ..., below:, :] = 0", "0"),
+            (
+                "taps that reach a part of the entries are left out",
+                "itertools.pairwise(sorted(ends))",
+                "itertools.pairwise([min(ends), max(ends)])",
+            ),
             (
                 "outputs of the first slab for all",
-                "first = down.outputs.start + met.start - down.entries.start",
+                "first = down.outputs.start + entries.start - down.entries.start",
                 "first = down.outputs.start",
             ),
         ],

@@ -306,6 +306,20 @@ def test_no_product_is_skipped(xp, function, name, special):
         assert not np.isnan(pair[0]).all()
 
 
+@pytest.mark.parametrize("tap", [(0, 0), (-1, -1)], ids=["first", "last"])
+@pytest.mark.parametrize("mode", ["constant", "valid"])
+def test_nan_weights_reach_only_pixels_that_their_tap_reads(xp, tap, mode):
+    function, number = "modulated_correlate", 1
+    arrays = operands(function, (6, 7), (3, 4), mode=mode)
+    arrays[number][(..., *tap)] = np.nan
+    g = incoming(function, arrays, mode=mode)
+    results = gradients(xp, function, g, arrays, mode=mode)
+    for result, expected in zip(results, looped(function, g, arrays, mode=mode), strict=True):
+        assert_equal(result, expected)
+    assert np.isnan(results[0]).any()
+    assert np.isfinite(results[0]).any()
+
+
 @each_function
 def test_nan_in_the_incoming_gradient_stays_in_its_sample(xp, function):
     arrays = operands(function, batch=(2,), mode="constant")

@@ -6,13 +6,14 @@ import importlib
 import emulator
 import numpy as np
 import pytest
+from tolerances import assert_equal, integers
 from traffic import PIXEL_VECTORS, PIXELS, read_by
 
 import cuvarconv
 from cuvarconv._window import make_window
 
 # where correlate.cu reads kernels: by vectors, and value by value
-KERNEL_VECTORS, KERNEL_VALUES = "copy_ahead(&to, reinterpret_cast", "copy_ahead(&to.v[v]"
+KERNEL_VECTORS, KERNEL_VALUES = "copy_async(&to, reinterpret_cast", "copy_async(&to.v[v]"
 
 
 @pytest.fixture
@@ -104,6 +105,25 @@ def test_a_block_has_no_more_shared_memory_than_there_is(cuda_backend, dtype, si
     limit = min(most, most // 2 - (1 << 10))  # of a device with as much on a multiprocessor
     planes, tile = correlate._plan(window, channels, 1 << 10, np.dtype(dtype), limit, most)
     assert correlate._AHEAD[planes] + tile.shared <= most
+
+
+@pytest.mark.parametrize(
+    "window", [{}, {"mode": "constant", "cval": 2}, {"stride": 2}, {"dilation": (2, 3)}], ids=str
+)
+@pytest.mark.parametrize("planes", [1, 3, 16, 19])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64", "complex128"])
+def test_every_number_of_planes_and_lanes(cuda_backend, instantiations, few_blocks, dtype, planes, window):
+    """Small images would not have many planes in a block; whole numbers are compared bit for bit."""
+    for width in (11, 160):
+        x = integers((planes, 6, width), dtype, low=-3, high=4)
+        k = integers(
+            (3, 5, *cuvarconv.correlate(x[0], np.ones((3, 5)), **window).shape), dtype, 1, low=-3, high=4
+        )
+        with emulator.recording() as launched:
+            result = cuvarconv.correlate(cuda_backend.asarray(x), cuda_backend.asarray(k), **window)
+        assert_equal(result.get(), cuvarconv.correlate(x, k, **window))
+        (name,) = launched.names
+        assert f", {min(16, planes) if planes != 3 else 4}, " in name
 
 
 def test_modulated_patches_stay_out_of_global_memory(cuda_backend, profiled):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching, tap_chunks
+from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_slices
 from cuvarconv._window import Window
 
@@ -62,6 +63,7 @@ class Slab:
     taps: tuple[slice, slice]
     where: Where  # in the block, (batch…, rows, columns)
     pixels: np.ndarray
+    scratch: Scratch  # for what is gone when the next slab comes
 
     @property
     def has_first_taps(self) -> bool:
@@ -79,10 +81,12 @@ def slabs(planes: np.ndarray, window: Window, groups: int, dtype: np.dtype) -> I
     images = (*planes.shape[:-3], *window.output_shape)
     channels = planes.shape[-3] // groups
     most = columns_at_once(groups * channels * math.prod(images))
+    scratch = Scratch(0)
     for row_taps, column_taps in tap_chunks(
         window, planes[..., 0, 0].size, _BLOCK, most_columns=most, apart=True
     ):
-        shifted = _shifted(planes, window.taps(row_taps, column_taps), groups, dtype)
+        shifted = _shifted(planes, window.taps(row_taps, column_taps), groups, dtype, scratch)
+        kept = scratch.taken
         height, width = shifted.shape[1:3]
         together = rows_together(groups, width * channels)
         for where in blocks(images, pixels_together(groups * min(together, height) * width * channels)):
@@ -90,7 +94,8 @@ def slabs(planes: np.ndarray, window: Window, groups: int, dtype: np.dtype) -> I
                 some = slice(row_taps.start + m, min(row_taps.start + m + together, row_taps.stop))
                 every = slice(None)
                 pixels = shifted[(every, slice(m, m + together), every, every, *where)]
-                yield Slab((some, column_taps), where, pixels)
+                yield Slab((some, column_taps), where, pixels, scratch)
+                scratch.clear(kept)
 
 
 def rows_together(groups: int, terms: int) -> int:
@@ -103,14 +108,20 @@ def pixels_together(terms: int) -> int:
     return max(1, _SLAB // terms)
 
 
-def _shifted(planes: np.ndarray, window: Window, groups: int, dtype: np.dtype) -> np.ndarray:
+def _shifted(
+    planes: np.ndarray, window: Window, groups: int, dtype: np.dtype, scratch: Scratch
+) -> np.ndarray:
     """Copy the pixels once per column of taps: (groups, kh, kw, C_in/groups, batch…, H_out, W_out).
 
     Under a tap the rows of a plane then follow each other, so that NumPy works on them in one go.
+    Copies, columns and products lie in `scratch`.
     """
     rows, columns = window.rows.table(), window.columns.table()
     tile = np.moveaxis(gather(planes, rows, columns, window.cval, dtype), -3, 0)
-    copies = np.empty((window.columns.taps, *tile.shape[:-1], window.columns.length), dtype)
+    shape = (window.columns.taps, *tile.shape[:-1], window.columns.length)
+    elements = math.prod(shape)
+    scratch.make_room((elements + min(window.rows.taps * elements, _SLAB) + _SLAB // 4) * dtype.itemsize)
+    copies = scratch.empty(shape, dtype)
     for copy, across in zip(copies, tap_slices(window.columns, columns), strict=True):
         np.copyto(copy, tile[..., across])
     *outer, pitch, step = copies.strides
@@ -127,15 +138,21 @@ def modulated(slab: Slab, modulation: np.ndarray) -> np.ndarray:
     some = modulation[(*slab.taps, *matching(modulation, (*batch, slice(None), down, across)))]
     factor = by_group(some.astype(slab.pixels.dtype, copy=False), groups)
     parts = factor.shape[3]
-    columns = np.empty((groups, height, width, parts, channels // parts, *images), slab.pixels.dtype)
+    shape = (groups, height, width, parts, channels // parts, *images)
+    columns = slab.scratch.empty(shape, slab.pixels.dtype)
     np.multiply(slab.pixels.reshape(columns.shape), factor, out=columns)
     return columns.reshape(groups, height * width * channels, -1)
 
 
-def multiply(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return (groups, outputs, …) · (groups, K, pixels), the last axes of the matrix being K together."""
+def multiply(
+    matrix: np.ndarray, columns: np.ndarray, empty: Callable[..., np.ndarray] = np.empty
+) -> np.ndarray:
+    """Return (groups, outputs, …) · (groups, K, pixels), the last axes of the matrix being K together.
+
+    `empty` makes the result.
+    """
     groups, outputs, *depth = matrix.shape
-    product = np.empty((groups, outputs, columns.shape[-1]), columns.dtype)
+    product = empty((groups, outputs, columns.shape[-1]), columns.dtype)
     at_once = 1 if outputs <= _FEW else max(1, _BLOCK // (groups * math.prod(depth)))
     for first in range(0, outputs, at_once):
         some = slice(first, first + at_once)

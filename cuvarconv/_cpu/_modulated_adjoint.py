@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,9 +42,8 @@ class Adjoint:
         per_row = tile[..., 0, 0, 0].size * widest * groups * outputs
         together = min(rows_together(groups, outputs), pixels_together(per_row))
         height = pixels_together(per_row * min(together, len(rows.reaches)))
-        for first in range(0, rows.length, height):
-            entries = slice(first, min(first + height, rows.length))
-            met = [down for down in rows.reaches if _meet(down.entries, entries)]
+        for entries in _pieces(rows, height):
+            met = [down for down in rows.reaches if _covers(down.entries, entries)]
             for at in range(0, len(met), together):
                 for across in columns.reaches:
                     part = tile[..., entries, across.entries]
@@ -58,7 +59,7 @@ class Adjoint:
         return np.moveaxis(product.reshape(-1, *columns.shape[3:]), 0, -3)
 
     def _columns(self, reaches: list[Reach], across: Reach, entries: slice) -> np.ndarray:
-        """Return conj(d)·g where outputs read the entries, else 0.
+        """Return conj(d)·g of the outputs that read the entries.
 
         The shape is (groups, m, C_out/groups, batch…, rows, columns).
         """
@@ -66,16 +67,12 @@ class Adjoint:
         j, height = across.outputs, entries.stop - entries.start
         columns = np.empty((groups, len(reaches), outputs, *batch, height, j.stop - j.start), self.dtype)
         for m, down in enumerate(reaches):
-            met = _meet(down.entries, entries)
-            first = down.outputs.start + met.start - down.entries.start
-            i = slice(first, first + len(met))
+            first = down.outputs.start + entries.start - down.entries.start
+            i = slice(first, first + height)
             rows, line = matching(self.modulation, (i, j))
             factors = self._factors[:, down.tap, across.tap, 0, ..., rows, line]
             factors = factors.astype(self.dtype, copy=False).conj()
-            above, below = met.start - entries.start, met.stop - entries.start
-            columns[:, m, ..., :above, :] = columns[:, m, ..., below:, :] = 0
-            target = columns[:, m, ..., above:below, :]
-            np.multiply(self._sent[..., i, j].astype(self.dtype, copy=False), factors, out=target)
+            np.multiply(self._sent[..., i, j].astype(self.dtype, copy=False), factors, out=columns[:, m])
         return columns
 
     @cached_property
@@ -90,5 +87,13 @@ class Adjoint:
         return by_group(self.modulation, len(self.matrices))
 
 
-def _meet(one: slice, other: slice) -> range:
-    return range(max(one.start, other.start), min(one.stop, other.stop))
+def _pieces(rows: Run, height: int) -> Iterator[slice]:
+    """Cut a run's entries to this height, and where a row of taps begins or ceases to reach them."""
+    ends = {end for down in rows.reaches for end in (down.entries.start, down.entries.stop)}
+    for begin, end in itertools.pairwise(sorted(ends)):
+        for first in range(begin, end, height):
+            yield slice(first, min(first + height, end))
+
+
+def _covers(whole: slice, part: slice) -> bool:
+    return bool(whole.start <= part.start and part.stop <= whole.stop)

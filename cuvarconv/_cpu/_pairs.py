@@ -10,7 +10,7 @@ from functools import cached_property
 
 import numpy as np
 
-_BYTES = 1 << 20  # of pairs that are taken together, so that they stay in the cache
+_BYTES = 1 << 21  # of pairs that are taken together, so that they stay in the cache
 _LINE = 6144  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
 _SHORTEST = 64  # where there are many channels
 _FEWEST = 4  # offsets
@@ -226,9 +226,10 @@ class Walk:
         self._first, self._end = tile.first, tile.pixels - tile.first
         planes = max(planes, 1 + len(features)) + squares
         most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LINE * features.itemsize)))
+        self._rows = list(_offsets(tile, likeness, most))
+        most = max((row.taps for row in self._rows), default=1)
         step = max(_SHORTEST, min(_LINE, _BYTES // (planes * most * features.itemsize)))
         self._step = min(step, self._end)
-        self._rows = list(_offsets(tile, likeness, most))
         length = self._step + most - 1
         self._buffer = np.empty(planes * most * length, features.dtype)
         self._stack_of = functools.lru_cache(maxsize=4)(functools.partial(Stack, self._buffer, planes))

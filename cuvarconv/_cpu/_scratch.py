@@ -20,9 +20,21 @@ class Scratch:
         self._buffer = np.empty(nbytes, np.uint8)
         self._taken = 0
 
-    def clear(self) -> None:
-        """Take back all parts."""
+    def make_room(self, nbytes: int) -> None:
+        """Take back all parts, and see that so many bytes can be handed out."""
         self._taken = 0
+        if nbytes > self._buffer.size:
+            del self._buffer  # first, so that both are never there
+            self._buffer = np.empty(nbytes, np.uint8)
+
+    @property
+    def taken(self) -> int:
+        """Bytes handed out."""
+        return self._taken
+
+    def clear(self, kept: int = 0) -> None:
+        """Take back all parts but those that were handed out when so many bytes were taken."""
+        self._taken = kept
 
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return a part of the array, or one of its own where that is full."""

@@ -39,7 +39,8 @@ def modulated_correlate(
         target = np.moveaxis(output[everywhere], -3, 0)
         total = np.empty(target.shape, dtype)
         for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype):
-            product = multiply(matrices[(slice(None), slice(None), *slab.taps)], modulated(slab, factors))
+            matrix = matrices[(slice(None), slice(None), *slab.taps)]
+            product = multiply(matrix, modulated(slab, factors), slab.scratch.empty)
             part = total[(slice(None), *slab.where)]
             add_or_assign(part, product.reshape(part.shape), slab.has_first_taps)
         store(target, total)

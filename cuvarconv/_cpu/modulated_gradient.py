@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -111,13 +112,16 @@ def _under(slab: Slab, grad: np.ndarray, groups: int, dtype: np.dtype) -> np.nda
     return by_channel(grad[(*batch, slice(None), down, across)], groups, dtype)
 
 
-def back_project(matrix: np.ndarray, grad: np.ndarray) -> np.ndarray:
-    """Return Σ_o conj(w[o,…,c]) g[o], (groups, …, C_in/groups, pixels)."""
+def back_project(
+    matrix: np.ndarray, grad: np.ndarray, empty: Callable[..., np.ndarray] = np.empty
+) -> np.ndarray:
+    """Return Σ_o conj(w[o,…,c]) g[o], (groups, …, C_in/groups, pixels); `empty` makes the result."""
     groups, outputs, *depth = matrix.shape
     rows = matrix.astype(grad.dtype, copy=False).conj().reshape(groups, outputs, -1)
     columns = rows.swapaxes(-1, -2)
+    products = empty((*columns.shape[:-1], grad.shape[-1]), grad.dtype)
     # BLAS takes ten times as long as NumPy where there is nothing to sum
-    products = columns * grad if outputs == 1 else np.matmul(columns, grad)
+    (np.multiply if outputs == 1 else np.matmul)(columns, grad, out=products)
     return products.reshape(groups, *depth, grad.shape[-1])
 
 
@@ -189,9 +193,8 @@ def modulated_modulation_gradient(
         part = window.part(down, across)
         planes = grad[(*batch, slice(None), down, across)]
         for slab in slabs(input[tuple(batch)], part, groups, dtype):
-            products = back_project(
-                matrices[(slice(None), slice(None), *slab.taps)], _under(slab, planes, groups, dtype)
-            )
+            matrix = matrices[(slice(None), slice(None), *slab.taps)]
+            products = back_project(matrix, _under(slab, planes, groups, dtype), slab.scratch.empty)
             target = sums[(*slab.taps, slice(None), *matching(sums, slab.where))]
             _add_values(
                 target, products.reshape(slab.pixels.shape), slab.pixels, first and slab.is_first_in(sums)

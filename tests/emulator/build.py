@@ -15,7 +15,7 @@ from . import headers
 
 HERE = Path(__file__).resolve().parent
 RUNTIME_SOURCES = ("scheduler.cpp", "memory.cpp", "profile.cpp")
-SHIM_HEADERS = ("shim.h", "intrinsics.h", "matrix.h", "runtime.h")
+SHIM_HEADERS = ("shim.h", "intrinsics.h", "copies.h", "matrix.h", "runtime.h")
 
 _COMMON = (
     "-std=c++17",

@@ -1,58 +1,9 @@
-// Stand-ins for kernels/mma.cuh: matrix instructions and asynchronous copies. Included by shim.h alone.
+// Stand-ins for kernels/mma.cuh: matrix instructions. Included by shim.h alone.
 //
-// Fragments lie as on the GPU, and sums are cut off rather than rounded, as tensor cores do. A copy
-// lands only where the thread waits for it; until then its target holds NaN, and both moments count
-// as writes for the search for races.
+// Fragments lie as on the GPU, and sums are cut off rather than rounded, as tensor cores do.
 #pragma once
 
 namespace emulator {
-
-struct Copy {
-  uint4* to;
-  uint4 value;
-};
-
-const int MOST_COPIES = 256;  // of one thread
-const int MOST_GROUPS = 16;
-
-struct Copies {
-  Copy copies[MOST_COPIES];
-  int ends[MOST_GROUPS];  // of the groups
-  int count, groups;
-};
-
-static Copies all_copies[1024];
-
-EMULATOR_UNCHECKED void forget_copies() {
-  all_copies[threadIdx.x].count = all_copies[threadIdx.x].groups = 0;
-}
-
-EMULATOR_UNCHECKED static void note_copy(uint4* to, uint4 value) {
-  Copies& mine = all_copies[threadIdx.x];
-  if (mine.count == MOST_COPIES) abort();
-  mine.copies[mine.count++] = {to, value};
-}
-
-EMULATOR_UNCHECKED static void close_group() {
-  Copies& mine = all_copies[threadIdx.x];
-  if (mine.groups == MOST_GROUPS) abort();
-  mine.ends[mine.groups++] = mine.count;
-}
-
-// Whether a copy of all groups but the last `left` remains; it is taken.
-EMULATOR_UNCHECKED static bool take_copy(int left, Copy* copy) {
-  Copies& mine = all_copies[threadIdx.x];
-  while (mine.groups > left && mine.ends[0] == 0) {
-    --mine.groups;
-    for (int g = 0; g < mine.groups; ++g) mine.ends[g] = mine.ends[g + 1];
-  }
-  if (mine.groups <= left) return false;
-  *copy = mine.copies[0];
-  --mine.count;
-  for (int c = 0; c < mine.count; ++c) mine.copies[c] = mine.copies[c + 1];
-  for (int g = 0; g < mine.groups; ++g) --mine.ends[g];
-  return true;
-}
 
 EMULATOR_UNCHECKED static float cut_off(double value) {
   const float nearest = (float)value;
@@ -121,19 +72,4 @@ EMULATOR_INLINE void multiply_fragments(T type, float (&sums)[4], const unsigned
 EMULATOR_INLINE unsigned to_tf32(float value) {
   const unsigned bits = __float_as_uint(value);
   return isfinite(value) ? (bits + 0x1000u) & 0xffffe000u : bits;
-}
-
-EMULATOR_INLINE void copy_async(void* to, const void* from, bool exists) {
-  uint4 value = {0, 0, 0, 0};
-  if (exists) value = *(const uint4*)from;
-  ::emulator::note_copy((uint4*)to, value);
-  *(uint4*)to = {~0u, ~0u, ~0u, ~0u};
-}
-
-EMULATOR_INLINE void commit_copies() { ::emulator::close_group(); }
-
-template <int N>
-EMULATOR_INLINE void wait_for_copies() {
-  ::emulator::Copy copy;
-  while (::emulator::take_copy(N, &copy)) *copy.to = copy.value;
 }

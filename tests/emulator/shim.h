@@ -175,6 +175,7 @@ EMULATOR_INLINE T shuffle_xor(unsigned mask, T value, int bits, int width, int l
   EMULATOR_SHUFFLE(xor, mask, value, bits, __VA_ARGS__)
 
 #include "intrinsics.h"
+#include "copies.h"
 #include "matrix.h"
 
 // One pair of C entry points for each kernel that was asked for, appended to its source.
