@@ -180,6 +180,8 @@ def modulated_correlate_vjp(
     -----
     Complex gradients are G with dL = Re Σ conj(G)·dp, PyTorch's convention; a real operand gets the real
     part.  The sums are formed in an order that depends on shapes alone: the same call gives the same bits.
+    On CUDA, tensor cores multiply float16 and bfloat16.  The products d·g and d·x of the first two sums are
+    rounded to that dtype then, and are infinite where it cannot hold them.
 
     References
     ----------

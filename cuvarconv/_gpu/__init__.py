@@ -140,10 +140,10 @@ def view(name: str, array: Any) -> Any:
 
 
 def _aligned(name: str, array: Any) -> Any:
-    """Refuse an array that kernels, CuPy's too, cannot read: one such access is the end of a CUDA context."""
+    """Refuse an array that no kernel can read, nor CuPy: one such access is the end of a CUDA context."""
     if array.data.ptr % array.itemsize:
         raise ValueError(
-            f"{name}: expected an address that is a multiple of {array.itemsize}, as of {array.dtype}, "
-            f"got {array.data.ptr:#x}; the view starts within an item"
+            f"{name}: expected an address that is a multiple of {array.itemsize}, the bytes of "
+            f"{array.dtype}, got {array.data.ptr:#x}; the view starts within an item"
         )
     return array

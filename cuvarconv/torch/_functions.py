@@ -84,7 +84,8 @@ def modulated_conv2d(
     -----
     All three operands get gradients, of any order.  Under autocast they are cast as for conv2d; half
     precision is summed in float32.  On CUDA, tensor cores multiply float16 and bfloat16, and float32 as TF32
-    where ``torch.backends.cuda.matmul.allow_tf32`` says so.
+    where ``torch.backends.cuda.matmul.allow_tf32`` says so; products of the modulation are rounded to that
+    dtype then, and are infinite where it cannot hold them.
 
     References
     ----------
