@@ -196,6 +196,13 @@ def test_wide_kernels(xp, dtype, wide):
     check(xp, noise((3, 4), dtype), (map_, np.linspace(0.1, 9, 4, dtype=wide)[None]))
 
 
+@pytest.mark.parametrize("rows", [True, False])
+def test_lines_of_thousands_of_taps(xp, rows):
+    """In single precision so many terms, added one after another, would miss the tolerance."""
+    map_ = np.linspace(500, 1000, 12).reshape(4, 3)
+    check(xp, noise((4, 3)), (map_, 0 * map_) if rows else (0 * map_, map_))
+
+
 def direct(x, sigma, at):
     """Return a pixel of the filtered plane by its equation, mode reflect."""
     radii = [int(4.0 * float(s) + 0.5) for s in sigma]

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cuvarconv._blocks import Where, matching
-from cuvarconv._cpu._sums import add_in_order
+from cuvarconv._cpu._sums import add_in_runs
 from cuvarconv._sigma import extents
 
 _THINNEST = 1e-150  # σ is raised to this, so that nothing infinite meets 0; such a kernel is one pixel
@@ -181,7 +181,7 @@ def both_line_weights(
 
 def line_sum(weights: np.ndarray) -> np.ndarray:
     """Sum a symmetric line of weights of which one half is given."""
-    return 2 * add_in_order(weights, axis=0)
+    return 2 * add_in_runs(weights, axis=0)
 
 
 class Tap(NamedTuple):

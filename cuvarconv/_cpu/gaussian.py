@@ -10,7 +10,7 @@ from cuvarconv._blocks import Where, rectangles
 from cuvarconv._cpu._cuts import cuts
 from cuvarconv._cpu._mirrored import Pixels, read_pixels, real_dtype, real_parts
 from cuvarconv._cpu._scratch import Scratch
-from cuvarconv._cpu._sums import add_in_order
+from cuvarconv._cpu._sums import add_in_runs, runs
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._widths import (
     Maps,
@@ -104,8 +104,8 @@ def _aligned(pixels: Pixels, widths: Widths, scratch: Scratch) -> np.ndarray:
 def aligned_norm(weights: Maps, scale: float) -> np.ndarray:
     """Return the sum of all weights, times a power of 2."""
     rows, columns = weights
-    down = add_in_order(rows, axis=0)
-    norm = np.multiply(down, down if columns is rows else add_in_order(columns, axis=0))
+    down = add_in_runs(rows, axis=0)
+    norm = np.multiply(down, down if columns is rows else add_in_runs(columns, axis=0))
     norm *= norm.dtype.type(4 * scale)
     return norm
 
@@ -143,15 +143,19 @@ def _add_up(values: np.ndarray, weights: np.ndarray, total: np.ndarray, radii: n
     """Write Σ_m w_mk v_…mk; if there are radii, over the distances m alone that each pixel k reaches."""
     if radii is None:
         if weights.shape[1] == 1:  # of a pixel alone NumPy would add the terms in another order
-            values, weights = (np.repeat(each, 2, axis=-1) for each in (values, weights))
-            total[...] = np.einsum("...mk,mk->...k", values, weights)[..., :1]
+            values, weights, twice = (np.repeat(each, 2, axis=-1) for each in (values, weights, total))
+            _add_up(values, weights, twice, None)
+            total[...] = twice[..., :1]
             return
-        np.einsum("...mk,mk->...k", values, weights, out=total)
+        first, *others = runs(len(weights))
+        np.einsum("...mk,mk->...k", values[..., first, :], weights[first], out=total)
+        for run in others:
+            total += np.einsum("...mk,mk->...k", values[..., run, :], weights[run])
         return
     terms = values * weights
     for distance in range(len(weights)):
         clear(terms[..., distance, :], radii.reshape(-1), distance)
-    total[...] = add_in_order(terms, axis=-2)
+    total[...] = add_in_runs(terms, axis=-2)
 
 
 def facing_lines(lines: np.ndarray, distances: int) -> tuple[np.ndarray, np.ndarray]:
