@@ -20,13 +20,10 @@ REAL = ("float16", "bfloat16", "float32", "float64")
 
 def instantiations(capability: int = TENSOR_CAPABILITY) -> dict[str, list[str]]:
     """List the name expressions of each ``kernels/<name>.cu`` for a device of a compute capability."""
-    every = _instantiations()
-    if capability < TENSOR_CAPABILITY:
-        return {source: names for source, names in every.items() if not source.endswith("_tensor")}
-    return every
+    return _general() | (_on_tensor_cores() if capability >= TENSOR_CAPABILITY else {})
 
 
-def _instantiations() -> dict[str, list[str]]:
+def _general() -> dict[str, list[str]]:
     numbers = CPP_TYPES.values()
     return {
         "affinity": [
@@ -62,16 +59,8 @@ def _instantiations() -> dict[str, list[str]]:
         "local": [f"local_correlate<{number}, {shape}>" for number, shape in _local_shapes()],
         "local_gradient": list(_local_gradients()),
         "modulated": _tiled("modulated_correlate", TILES),
-        "modulated_tensor": _on_tensor_cores("modulated_correlate_tensor"),
-        "modulated_input_gradient_tensor": _on_tensor_cores("modulated_input_gradient_tensor"),
         "modulated_input_gradient": _tiled("modulated_input_gradient", TILES),
-        "modulated_modulation_gradient_tensor": _on_tensor_cores(
-            "modulated_modulation_gradient_tensor", TENSOR_SUM_TILES
-        ),
         "modulated_modulation_gradient": _tiled("modulated_modulation_gradient", SLOT_TILES),
-        "modulated_weights_gradient_tensor": _on_tensor_cores(
-            "modulated_weights_gradient_tensor", TENSOR_SUM_TILES
-        ),
         "modulated_weights_gradient": [
             f"modulated_weights_gradient<{number}, {outputs}>"
             for number, outputs in itertools.product(numbers, GRADIENT_OUTPUTS)
@@ -94,11 +83,19 @@ def _tiled(kernel: str, tiles: tuple[tuple[int, int], ...]) -> list[str]:
     ]
 
 
-def _on_tensor_cores(kernel: str, tiles: tuple[tuple[int, int], ...] = TENSOR_TILES) -> list[str]:
-    return [
-        f"{kernel}<{CPP_TYPES[name]}, {rows}, {pixels}>"
-        for name, (rows, pixels) in itertools.product(TENSOR_TYPES, tiles)
-    ]
+def _on_tensor_cores() -> dict[str, list[str]]:
+    found = {}
+    for source, kernel, tiles in (
+        ("modulated_tensor", "modulated_correlate_tensor", TENSOR_TILES),
+        ("modulated_input_gradient_tensor", "modulated_input_gradient_tensor", TENSOR_TILES),
+        ("modulated_modulation_gradient_tensor", "modulated_modulation_gradient_tensor", TENSOR_SUM_TILES),
+        ("modulated_weights_gradient_tensor", "modulated_weights_gradient_tensor", TENSOR_SUM_TILES),
+    ):
+        found[source] = [
+            f"{kernel}<{CPP_TYPES[name]}, {rows}, {pixels}>"
+            for name, (rows, pixels) in itertools.product(TENSOR_TYPES, tiles)
+        ]
+    return found
 
 
 def _local_shapes() -> Iterator[tuple[str, str]]:
