@@ -151,7 +151,7 @@ def planned(function, shapes):
 def launches_table(found):
     """Yield what calls that move memory would have in flight on an H200."""
     yield ""
-    yield "# Launches on an H200"
+    yield "# What would be launched on an H200 (planned here, never run)"
     yield ""
     yield "KiB in flight: of the largest operand, requested by a multiprocessor before it waits, at most."
     yield "About 32 are needed to keep the memory busy (4.8 TB/s on 132 multiprocessors, 0.8 µs)."
