@@ -19,8 +19,8 @@ __device__ __forceinline__ unsigned shared_address(const void* memory)
 // *to = *from, or zeros where it does not exist; both are aligned to their size, 16 bytes or less.
 template <class P> __device__ __forceinline__ void copy_async(P* to, const P* from, bool exists = true)
 {
-  constexpr int SIZE = sizeof(P);
 #ifdef CUVARCONV_COPIES
+  constexpr int SIZE = sizeof(P);
   if constexpr (SIZE == 16)
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
                  :: "r"(shared_address(to)), "l"(__cvta_generic_to_global(from)), "r"(exists ? SIZE : 0) : "memory");

@@ -220,12 +220,14 @@ template <class A, int V, int K> struct TurnedSums {
       for (int v = 0; v < V; ++v) add_pair(row, row_ones, v, (A)m, 0, x[v]);
     }
     if (n < strip.n1) {
-#pragma unroll 1
-      for (int side = 0; side < 2; ++side) {  // (m,n) with (-m,-n), then (-m,n) with (m,-n)
-        for_columns<V, CHUNK + V>(side ? up : down, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
-        for_columns<V, CHUNK + V>(side ? down : up, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
-        add_pairs(row, row_ones, side ? -m : m, n, x, y);
-      }
+      // (m,n) with (-m,-n)
+      for_columns<V, CHUNK + V>(down, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+      for_columns<V, CHUNK + V>(up, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
+      add_pairs(row, row_ones, m, n, x, y);
+      // (-m,n) with (m,-n)
+      for_columns<V, CHUNK + V>(up, strip.right + n, strip.pitch, [&](int c, A pixel) { x[c] = pixel; });
+      for_columns<V, CHUNK + V>(down, strip.left - n - CHUNK, strip.pitch, [&](int c, A pixel) { y[c] = pixel; });
+      add_pairs(row, row_ones, -m, n, x, y);
     }
 #pragma unroll
     for (int v = 0; v < V; ++v)

@@ -165,7 +165,9 @@ def modulated_weights_gradient(
         totals = sums.reshape(groups, outputs // groups, *output.shape[1:])
         for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype):
             given = _under(slab, grad[everywhere], groups, dtype)
-            columns = modulated(slab, factors).conj()
+            columns = modulated(slab, factors)
+            if dtype.kind == "c":
+                np.conjugate(columns, out=columns)
             _add_outer(totals[(..., *slab.taps)], given, columns, first and slab.is_first_in(sums))
 
     pixels, workers = plan(window, input.shape[-3], outputs, dtype)
