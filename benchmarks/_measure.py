@@ -22,16 +22,7 @@ import cuvarconv
 from cuvarconv._demo.measure import interleaved_seconds, peak_extra_bytes
 
 
-class Machine:
-    """What all devices have."""
-
-    @cached_property
-    def ceilings(self) -> Ceilings:
-        """What the device reaches in a copy and in a matrix product, measured once in a run."""
-        return Ceilings.measure(self, repeats=5)
-
-
-class Cpu(Machine):
+class Cpu:
     """Host arrays, timed by the clock; both sides have the same number of threads."""
 
     kind = "cpu"
@@ -70,7 +61,7 @@ class Cpu(Machine):
         return peak_extra_bytes(function)
 
 
-class Gpu(Machine):
+class Gpu:
     """CuPy arrays and CUDA tensors, timed by events on the stream that both libraries use."""
 
     kind = "gpu"
@@ -189,6 +180,11 @@ class Measured:
     seconds: dict[str, dict[str, float]]
     memory: dict[str, int | None]
 
+    @cached_property
+    def ceilings(self) -> Ceilings:
+        """What the device reaches in a copy and in a matrix product at the time of this comparison."""
+        return Ceilings.measure(self.machine, repeats=5)
+
     def row(
         self,
         work: str,
@@ -211,7 +207,7 @@ class Measured:
         ratio = seconds[other]["median"] / seconds[OURS]["median"]
         if not at_least:
             ratio = 1 / ratio
-        roof = cost and self.machine.ceilings.position(cost, seconds[OURS]["median"])
+        roof = cost and self.ceilings.position(cost, seconds[OURS]["median"])
         return Row(work, against or other, ratio, target, at_least, "×", seconds, memory, note, roof)
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-_COPIED = 64 << 20  # float32 numbers, far more than the caches hold
-_SIDE = 2048  # of the matrices whose product is timed
+_COPIED = 32 << 20  # float32 numbers, far more than the caches hold
+_SIDE = 1024  # of the matrices whose product is timed
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What the device reached in the same run: bytes per second in a copy, operations in a matrix product."""
+    """What the device reached just after a row: bytes per second in a copy, operations in a matrix product.
+
+    A processor that others share is not equally fast all the time.
+    """
 
     bytes_per_s: float
     operations_per_s: float
