@@ -143,11 +143,11 @@ def for_each(
         raise crew.errors.pop(0)
 
 
+@np.errstate(all="ignore")
 def _call_on_all(function: Callable[[Block], None], blocks: Iterable[Block]) -> None:
-    with np.errstate(all="ignore"):
-        np.setbufsize(_BUFFER)  # as before after the `with` block
-        for block in blocks:
-            function(block)
+    np.setbufsize(_BUFFER)  # `errstate` sets it back
+    for block in blocks:
+        function(block)
 
 
 class _Crew:
