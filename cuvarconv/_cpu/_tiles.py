@@ -77,6 +77,17 @@ def _copy(
             tile[..., down, across] = image[..., rows.sources[:, None], columns.sources[across]]
 
 
+def channels_first(images: np.ndarray) -> np.ndarray:
+    """View (…, C, H, W) as (C, …, H, W)."""
+    channels = images.ndim - 3
+    return images.transpose(channels, *range(channels), -2, -1)
+
+
+def channels_back(images: np.ndarray) -> np.ndarray:
+    """View (C, …, H, W) as (…, C, H, W)."""
+    return images.transpose(*range(1, images.ndim - 2), 0, -2, -1)
+
+
 def store(target: np.ndarray, values: np.ndarray) -> None:
     """Write a block: integers truncate through int64, bool is ≠ 0, real arrays take the real part."""
     if target.dtype.kind != "c":
