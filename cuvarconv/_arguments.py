@@ -38,7 +38,8 @@ def int_pair(name: str, value: Any, minimum: int | None = None) -> tuple[int, in
     """Read an int or a pair of ints (rows, columns)."""
     if type(value) is int and (minimum is None or value >= minimum):
         return value, value
-    if type(value) is tuple and [*map(type, value)] == [int, int] and minimum is None:
+    plain = type(value) is tuple and len(value) == 2 and type(value[0]) is type(value[1]) is int
+    if plain and minimum is None:
         return value
     try:
         if isinstance(value, str | bytes | dict | set | frozenset):
@@ -75,13 +76,15 @@ def image_axes(axes: Any, ndim: int) -> tuple[int, int]:
     """Normalise `axes`, the two image axes of an array with `ndim` axes."""
     if isinstance(axes, int):
         raise ValueError(f"axes: expected a pair of ints (rows, columns), got {axes!r}")
-    rows, columns = int_pair("axes", axes if isinstance(axes, Iterable) else (axes,))
+    many = type(axes) is tuple or isinstance(axes, Iterable)
+    rows, columns = int_pair("axes", axes if many else (axes,))
     for axis in (rows, columns):
         if not -ndim <= axis < ndim:
             raise ValueError(f"axes: {axis} is out of range for an input with {ndim} axes")
-    if rows % ndim == columns % ndim:
+    rows, columns = rows % ndim, columns % ndim
+    if rows == columns:
         raise ValueError(f"axes: expected two different axes, got {axes!r}")
-    return rows % ndim, columns % ndim
+    return rows, columns
 
 
 def is_lazy(array: Any) -> bool:

@@ -55,6 +55,14 @@ class Axis:
     length: int
     mode: str
 
+    def __hash__(self) -> int:
+        """Work it out once: an axis that is kept is looked up in every call."""
+        return self._hash
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.taps, self.stride, self.dilation, self.start, self.size, self.length))
+
     @functools.cached_property
     def span(self) -> int:
         """Number of positions from the first to the last one read."""
@@ -65,7 +73,7 @@ class Axis:
         """Whether one row of outputs per tap is a shorter list than all positions."""
         return self.taps * self.length < self.span
 
-    @property
+    @functools.cached_property
     def entries(self) -> int:
         """Length of the index table."""
         return min(self.taps * self.length, self.span)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -58,22 +58,21 @@ _HOST_ARRAYS = Home("numpy", None)
 _DASK_ARRAYS = Home("dask", None)
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One call: its home, its operands as that backend's arrays, and what `output` asked for."""
 
     home: Home
     operands: tuple[Any, ...]
     output: Any
-    _given: Any
+    given: Any  # what the caller passed as `output`
 
     def output_dtype(self, default: np.dtype) -> np.dtype:
         """Return the dtype of the result, `default` unless `output` says otherwise."""
         if self.output is not None:
             return self.output.dtype
-        if self._given is None:
+        if self.given is None:
             return default
-        dtype = requested_dtype(self._given, tuple(operand.dtype for operand in self.operands))
+        dtype = requested_dtype(self.given, tuple(operand.dtype for operand in self.operands))
         if not dtype.isnative and self.home.library != "numpy":
             raise TypeError(f"output: expected native byte order for {self.home.library}, got {dtype}")
         return dtype
@@ -118,8 +117,8 @@ class Call:
             if result is not self.output:
                 self.output[...] = result
             if self.home.library == "torch":  # tell autograd, as torch's own in-place functions do
-                sys.modules["torch"].autograd.graph.increment_version(self._given)
-            return self._given
+                sys.modules["torch"].autograd.graph.increment_version(self.given)
+            return self.given
         return self.hand_over(result)
 
     def hand_over(self, result: Any) -> Any:
@@ -131,26 +130,35 @@ class Call:
         return _module_of(self.home.library).from_dlpack(result)
 
 
-@contextmanager
-def receive(output: Any, **operands: Any) -> Iterator[Call]:
+def receive(output: Any, **arrays: Any) -> AbstractContextManager[Call]:
     """Open a call: find the arrays' home, go there, and view all of them as its arrays."""
-    arrays = dict(operands)
     if type(output).__module__ == "torch" and type(output).__name__ == "dtype":
         output = np.dtype(str(output).removeprefix("torch."))
     if not _is_dtype(output):
         _check_array(output)
         arrays["output"] = output
     home = _common_home(arrays)
+    if home.device is None:
+        return nullcontext(_call(home, arrays, output))
+    return _call_on_device(home, arrays, output)
+
+
+@contextmanager
+def _call_on_device(home: Home, arrays: dict[str, Any], output: Any) -> Iterator[Call]:
     with home.entered():
-        if "output" not in arrays:
-            _check_returnable(home)
-        views = {name: _view(name, array, home) for name, array in arrays.items()}
-        for name, view in views.items():
-            check_operand(name, view.dtype)
-        target = views.pop("output", None)
-        if target is not None:
-            _check_writable(target, home)
-        yield Call(home, tuple(views.values()), target, output)
+        yield _call(home, arrays, output)
+
+
+def _call(home: Home, arrays: dict[str, Any], output: Any) -> Call:
+    if "output" not in arrays:
+        _check_returnable(home)
+    views = {name: _view(name, array, home) for name, array in arrays.items()}
+    for name, view in views.items():
+        check_operand(name, view.dtype)
+    target = views.pop("output", None)
+    if target is not None:
+        _check_writable(target, home)
+    return Call(home, tuple(views.values()), target, output)
 
 
 def _is_dtype(output: Any) -> bool:

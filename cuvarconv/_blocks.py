@@ -20,7 +20,7 @@ def blocks(shape: tuple[int, ...], elements: int) -> list[Where]:
     if 0 in shape:
         return []
     if math.prod(shape) <= elements:
-        return [tuple(slice(0, length) for length in shape)]
+        return [tuple([slice(0, length) for length in shape])]
     cuts, size = [], 1
     for length in reversed(shape):
         pieces = max(1, -(-length * size // elements)) if elements > size else length
@@ -48,7 +48,7 @@ def _even(length: int, longest: int) -> list[slice]:
 def matching(operand: Any, where: Where) -> Where:
     """Return the part of a broadcast operand that meets the output's block `where`."""
     lengths = operand.shape[operand.ndim - len(where) :]
-    return tuple(slice(None) if length == 1 else part for part, length in zip(where, lengths, strict=True))
+    return tuple([slice(None) if length == 1 else part for part, length in zip(where, lengths, strict=True)])
 
 
 def tap_chunks(
@@ -69,25 +69,29 @@ def tap_chunks(
     rows, columns = window.rows.taps, window.columns.taps
     if most_columns is not None and columns > most_columns:
         rows, columns = 1, most_columns
-
-    def pixels() -> int:
-        run = window.taps(slice(0, rows), slice(0, columns))
-        across = run.columns.taps * run.columns.length if apart else run.columns.entries
-        return planes * run.rows.entries * across
-
-    while pixels() > elements or rows * columns > (most_taps or math.inf):
+    run = window.taps(slice(0, rows), slice(0, columns))
+    while planes * _pixels(run, apart) > elements or rows * columns > (most_taps or math.inf):
         if rows > 1:
             rows = -(-rows // 2)
         elif columns > 1:
             columns = -(-columns // 2)
         else:
             break
+        run = window.taps(slice(0, rows), slice(0, columns))
+    if run is window:
+        yield slice(0, rows), slice(0, columns)
+        return
     for m in range(0, window.rows.taps, rows):
         for n in range(0, window.columns.taps, columns):
             yield (
                 slice(m, min(m + rows, window.rows.taps)),
                 slice(n, min(n + columns, window.columns.taps)),
             )
+
+
+def _pixels(run: Window, apart: bool) -> int:
+    across = run.columns.taps * run.columns.length if apart else run.columns.entries
+    return run.rows.entries * across
 
 
 def within(inner: Where, outer: Where) -> Where:

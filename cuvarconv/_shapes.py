@@ -76,7 +76,7 @@ def align(
     check_varying(name, operand.shape, shape, divisor_axis=divisor_axis)
     new_axes = (None,) * (len(shape) - operand.ndim + 2)
     view = operand[(slice(None), slice(None), *new_axes)]
-    return view.transpose(0, 1, *(2 + axis for axis in order))
+    return view.transpose(0, 1, *[2 + axis for axis in order])
 
 
 def align_map(name: str, values: Any, shape: tuple[int, ...], order: tuple[int, ...] | None = None) -> Any:
@@ -101,12 +101,12 @@ def check_varying(
 ) -> None:
     """Refuse a shape (kh, kw) + S where S does not broadcast, one way, to `shape`."""
     varying = operand[2:]
-    padded = (1,) * (len(shape) - len(varying)) + varying
-    fits = len(varying) <= len(shape)
-    for axis, (length, expected) in enumerate(zip(padded, shape, strict=fits)):
-        divides = axis == divisor_axis and length and expected % length == 0
+    missing = len(shape) - len(varying)
+    fits = missing >= 0
+    for axis, length in enumerate(varying if fits else (), missing):
+        divides = axis == divisor_axis and length and shape[axis] % length == 0
         # not `in`, which torch.compile answers for symbols without comparing their values
-        fits = fits and (length == 1 or length == expected or bool(divides))
+        fits = fits and (length == 1 or length == shape[axis] or bool(divides))
     if not fits:
         raise ValueError(
             f"{name}: expected shape (kh, kw) + S with S broadcasting to {shape}, got S = {varying}"

@@ -1460,7 +1460,7 @@ PLANTED = [
             ("one worker too many", "min(get_workers(), jobs) - 1 if", "min(get_workers(), jobs) if"),
             (
                 "BLAS stays at one thread",
-                "                _take_control()\n                self._limiter.restore_original_limits()",
+                "                _set_threads(self._threads)",
                 "                pass",
             ),
             (

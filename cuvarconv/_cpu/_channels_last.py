@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -40,7 +41,8 @@ class Layout:
         """View (kh, kw, batch…, C_in, C_out, H, W) as (kh, kw, own…, H, W, C_in, C_out)."""
         at = tuple(0 if axis in self.shared else slice(None) for axis in range(kernels.ndim - 6))
         view = kernels[(slice(None), slice(None), *at)]
-        return np.moveaxis(view, (-2, -1), (-4, -3))
+        outer = range(view.ndim - 4)
+        return view.transpose(*outer, -2, -1, -4, -3)
 
     def blocks(
         self, batch: tuple[int, ...], image: tuple[int, int], channels: tuple[int, int]
@@ -66,7 +68,7 @@ class Layout:
     def image_last(self, pixels: np.ndarray) -> np.ndarray:
         """View (own…, H, W, samples, C) as (own…, samples, C, H, W)."""
         own = len(self.own)
-        return np.moveaxis(pixels, (own, own + 1), (-2, -1))
+        return pixels.transpose(*range(own), *range(own + 2, pixels.ndim), own, own + 1)
 
     def by_image(self, pixels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """View (own…, H, W, samples, C) as (own…, shared…, C, H, W), which is `shape`."""
@@ -96,7 +98,7 @@ def multiply(vectors: np.ndarray, matrices: np.ndarray, out: np.ndarray | None =
 
 def _multiply_all_pixels(vectors: np.ndarray, matrices: np.ndarray, out: np.ndarray) -> None:
     """Form one product after the other, for all pixels at once."""
-    for r, n in np.ndindex(out.shape[-2:]):
+    for r, n in itertools.product(*map(range, out.shape[-2:])):
         total = out[..., r, n]
         np.multiply(vectors[..., r, 0], matrices[..., 0, n], out=total)
         for k in range(1, vectors.shape[-1]):

@@ -13,6 +13,7 @@ import numpy as np
 from cuvarconv._blocks import matching
 from cuvarconv._cpu._columns import by_group, multiply, pixels_together, rows_together
 from cuvarconv._cpu._runs import Reach, Run, zeros_like
+from cuvarconv._cpu._tiles import channels_back, channels_first
 from cuvarconv._window import Window
 
 
@@ -56,7 +57,7 @@ class Adjoint:
         matrix = self.matrices[:, :, taps, across.tap].conj().transpose(0, 3, 2, 1)
         columns = self._columns(reaches, across, entries)
         product = multiply(matrix, columns.reshape(*columns.shape[:1], -1, math.prod(columns.shape[3:])))
-        return np.moveaxis(product.reshape(-1, *columns.shape[3:]), 0, -3)
+        return channels_back(product.reshape(-1, *columns.shape[3:]))
 
     def _columns(self, reaches: list[Reach], across: Reach, entries: slice) -> np.ndarray:
         """Return conj(d)·g of the outputs that read the entries.
@@ -78,7 +79,7 @@ class Adjoint:
     @cached_property
     def _sent(self) -> np.ndarray:
         """The incoming gradient as (groups, C_out/groups, batch…, H_out, W_out)."""
-        first = np.moveaxis(self.grad, -3, 0)
+        first = channels_first(self.grad)
         return first.reshape(*self.matrices.shape[:2], *first.shape[1:])
 
     @cached_property

@@ -47,11 +47,17 @@ class Tile:
         """How many pixels there are in line."""
         return math.prod(self.samples) * (self.height + 2 * self.radius) * self.row
 
+    @cached_property
+    def _order(self) -> list[int]:
+        """The axes of (batch…, C, rows, columns) as they lie in line: what is shared, C, the others."""
+        shared = [axis for axis, length in enumerate(self.samples) if length == 1]
+        others = [axis for axis, length in enumerate(self.samples) if length != 1]
+        return [*shared, len(self.samples), *others, -2, -1]
+
     def flat(self, planes: np.ndarray) -> np.ndarray:
         """Lay a gathered tile (…, C, rows, columns) in line, (channels, pixels and some zeros)."""
-        shared = [axis for axis, length in enumerate(self.samples) if length == 1]
-        every = np.moveaxis(planes, [*shared, -3], range(len(shared) + 1))
-        channels = math.prod(every.shape[: len(shared) + 1])
+        every = planes.transpose(self._order)
+        channels = math.prod(every.shape[: self.samples.count(1) + 1])
         line = np.zeros((channels, self.pixels + 2 * self.radius), planes.dtype)
         line[:, : self.pixels] = every.reshape(channels, -1)
         return line
@@ -64,7 +70,8 @@ class Tile:
         size = self.height + 2 * self.radius, self.row
         every = line[:, : self.pixels].reshape(*outer, line.shape[0] // math.prod(outer), *kept, *size)
         inner = every[..., self.radius : self.radius + self.height, self.radius : self.radius + self.width]
-        return np.moveaxis(inner, range(len(shared) + 1), [*shared, -3])
+        first = len(self.samples) + 1
+        return inner.transpose(*map(self._order.index, range(first)), -2, -1)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ class Run:
     reaches: tuple[Reach, ...]
     segments: tuple[Segment, ...]
 
-    @property
+    @functools.cached_property
     def hull(self) -> slice:
         """From the first to the last output that reads the run."""
         outputs = [reach.outputs for reach in self.reaches]
@@ -156,9 +156,10 @@ def _folded(tile: np.ndarray, total: np.ndarray, columns: Run) -> np.ndarray:
 
 def zeros_like(total: np.ndarray, height: int, width: int) -> np.ndarray:
     """Make a block of another height and width, in the same order of axes in memory."""
-    order = np.argsort([-abs(stride) for stride in total.strides], kind="stable")
-    shape = np.array([*total.shape[:-2], height, width])
-    return np.zeros(shape[order], total.dtype).transpose(np.argsort(order))
+    shape = (*total.shape[:-2], height, width)
+    order = sorted(range(len(shape)), key=lambda axis: -abs(total.strides[axis]))
+    made = np.zeros([shape[axis] for axis in order], total.dtype)
+    return made.transpose(*map(order.index, range(len(shape))))
 
 
 def _fold(total: np.ndarray, tile: np.ndarray, run: Run) -> None:

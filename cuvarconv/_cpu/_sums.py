@@ -127,7 +127,8 @@ def add_in_order(terms: np.ndarray, axis: int) -> np.ndarray:
 
     There NumPy adds pairs, so that the bits of a pixel would depend on whether it is a block alone.
     """
-    if terms.shape[axis] > 1 and math.prod(terms.shape[axis:][1:]) == 1:
+    after = terms.shape[axis:]
+    if after[0] > 1 and math.prod(after) == after[0]:
         return np.add.accumulate(terms, axis=axis).take(-1, axis)
     return np.add.reduce(terms, axis=axis)
 

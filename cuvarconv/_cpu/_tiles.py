@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from cuvarconv._axis import CVAL, Axis, IndexTable
 from cuvarconv._blocks import tap_chunks
 from cuvarconv._window import Window
 
-_SMALL = 1 << 12  # pixels that are looked up faster than cut into rectangles
+_SMALL = 1 << 12  # pixels; of so few all are looked up, which is faster than to cut them into rectangles
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
 
 
@@ -43,8 +44,24 @@ def gather(
 
     What lies inside the image is copied as a rectangle; the four margins are looked up.
     """
-    tile = np.empty((*image.shape[:-2], len(rows.sources), len(columns.sources)), dtype)
-    if tile.size > _SMALL and rows.last > rows.first and columns.last > columns.first:
+    shape = (*image.shape[:-2], len(rows.sources), len(columns.sources))
+    count = math.prod(shape)
+    if count <= _SMALL and image.size <= _SMALL:
+        tile = image.take(rows.sources, -2).take(columns.sources, -1).astype(dtype, copy=False)
+    else:
+        tile = np.empty(shape, dtype)
+        _copy(tile, image, rows, columns, at_once=count <= _SMALL)
+    if rows.outside:
+        tile[..., rows.sources == CVAL, :] = cval
+    if columns.outside:
+        tile[..., columns.sources == CVAL] = cval
+    return tile
+
+
+def _copy(
+    tile: np.ndarray, image: np.ndarray, rows: IndexTable, columns: IndexTable, *, at_once: bool
+) -> None:
+    if not at_once and rows.last > rows.first and columns.last > columns.first:
         top, left = rows.sources[rows.first], columns.sources[columns.first]
         bottom, right = top + rows.last - rows.first, left + columns.last - columns.first
         inner, middle = slice(rows.first, rows.last), slice(columns.first, columns.last)
@@ -58,11 +75,17 @@ def gather(
     for down, across in margins:
         if columns.sources[across].size:
             tile[..., down, across] = image[..., rows.sources[:, None], columns.sources[across]]
-    if rows.outside:
-        tile[..., rows.sources == CVAL, :] = cval
-    if columns.outside:
-        tile[..., columns.sources == CVAL] = cval
-    return tile
+
+
+def channels_first(images: np.ndarray) -> np.ndarray:
+    """View (…, C, H, W) as (C, …, H, W)."""
+    channels = images.ndim - 3
+    return images.transpose(channels, *range(channels), -2, -1)
+
+
+def channels_back(images: np.ndarray) -> np.ndarray:
+    """View (C, …, H, W) as (…, C, H, W)."""
+    return images.transpose(*range(1, images.ndim - 2), 0, -2, -1)
 
 
 def store(target: np.ndarray, values: np.ndarray) -> None:

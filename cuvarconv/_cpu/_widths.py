@@ -46,16 +46,18 @@ class Widths:
     @functools.cached_property
     def reach(self) -> tuple[int, int]:
         """The largest radii."""
-        return self._both(np.max)
+        return self._both(np.maximum)
 
     @functools.cached_property
     def nearest(self) -> tuple[int, int]:
         """The smallest radii."""
-        return self._both(np.min)
+        return self._both(np.minimum)
 
-    def _both(self, which: Callable[[np.ndarray], np.floating]) -> tuple[int, int]:
-        down = which(self.extents[0]).item()
-        across = down if self.extents[1] is self.extents[0] else which(self.extents[1]).item()
+    def _both(self, which: np.ufunc) -> tuple[int, int]:
+        down = which.reduce(self.extents[0], axis=None).item()
+        across = (
+            down if self.extents[1] is self.extents[0] else which.reduce(self.extents[1], axis=None).item()
+        )
         return self._radius_of(down, self.largest[0]), self._radius_of(across, self.largest[1])
 
     def _radius_of(self, width: float, largest: int) -> int:
@@ -118,7 +120,7 @@ def planes_first(block: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def _read(values: np.ndarray, where: Where, shape: tuple[int, ...], least: type[np.floating]) -> np.ndarray:
     part = values[matching(values, where)]
     part = part.astype(np.result_type(part.dtype, least), copy=False)
-    return lines_first(np.broadcast_to(part, shape))
+    return lines_first(part if part.shape == shape else np.broadcast_to(part, shape))
 
 
 def _radius(width: np.ndarray, truncate: float | None, largest: int) -> np.ndarray:

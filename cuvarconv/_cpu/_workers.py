@@ -143,11 +143,11 @@ def for_each(
         raise crew.errors.pop(0)
 
 
+@np.errstate(all="ignore")
 def _call_on_all(function: Callable[[Block], None], blocks: Iterable[Block]) -> None:
-    with np.errstate(all="ignore"):
-        np.setbufsize(_BUFFER)  # as before after the `with` block
-        for block in blocks:
-            function(block)
+    np.setbufsize(_BUFFER)  # `errstate` sets it back
+    for block in blocks:
+        function(block)
 
 
 class _Crew:
@@ -217,48 +217,48 @@ class _SerialBlas:
     def _forget(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
-        self._limiter: Any = None
+        self._threads: list[int] = []  # that each library had before
 
     def _leave(self) -> None:
         """In a child process, end the limits of calls that its parent was inside of."""
-        limiter = self._limiter if self._inside else None
+        before = self._threads if self._inside else []
         self._forget()
-        if limiter is not None:
-            _take_control()
-            limiter.restore_original_limits()
+        if before:
+            _set_threads(before)
 
     def __enter__(self) -> None:
         with self._lock:
             if self._inside == 0:
-                _take_control()
-                self._limiter = _threadpools().limit(limits=1, user_api="blas")
+                self._threads = [library.get_num_threads() for library in _blas_libraries()]
+                _set_threads([1] * len(self._threads))
             self._inside += 1
 
     def __exit__(self, *exception: object) -> None:
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                _take_control()
-                self._limiter.restore_original_limits()
+                _set_threads(self._threads)
 
 
 serial_blas = _SerialBlas()
 
 
 @functools.cache
-def _threadpools() -> Any:
+def _blas_libraries() -> list[Any]:
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController()
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
 
-def _take_control() -> None:
-    """Let this thread set the threads of OpenBLAS.
+def _set_threads(counts: list[int]) -> None:
+    """Set the threads of each BLAS library; `ThreadpoolController.limit` would take several times as long.
 
-    threadpoolctl 3.8 ignores all threads but the first one that does, while here the last call to
-    leave, in any thread, ends the limit.
+    threadpoolctl 3.8 ignores all threads but the first one that sets those of OpenBLAS, while here the
+    last call to leave, in any thread, ends the limit.
     """
     from threadpoolctl import OpenBLASController
 
     if hasattr(OpenBLASController, "clear_controlling_thread"):
         OpenBLASController.clear_controlling_thread(force=True)
+    for library, count in zip(_blas_libraries(), counts, strict=True):
+        library.set_num_threads(count)

@@ -23,7 +23,7 @@ from cuvarconv._cpu._columns import (
 from cuvarconv._cpu._modulated_adjoint import Adjoint
 from cuvarconv._cpu._runs import Term, spread_block, spread_tiles
 from cuvarconv._cpu._sums import add_or_assign, sum_blocks
-from cuvarconv._cpu._tiles import store
+from cuvarconv._cpu._tiles import channels_back, channels_first, store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -56,7 +56,7 @@ def modulated_input_gradient(
         planes, every = grad[tuple(batch)], (*batch, slice(None), slice(None), slice(None))
         factors = modulation[(slice(None), slice(None), *matching(modulation, every))]
         total = np.zeros((channels, *target.shape[:-3], *target.shape[-2:]), dtype)
-        images = np.moveaxis(total, 0, -3)
+        images = channels_back(total)
         adjoint = Adjoint(matrices, planes, factors, dtype)
 
         def row_terms(m: int, i: slice, hull: slice) -> Term:
@@ -67,7 +67,7 @@ def modulated_input_gradient(
             spread_tiles(images, window, down, across, functools.partial(adjoint.tile, images))
         else:
             spread_block(images, window, down, across, row_terms)
-        store(np.moveaxis(target, -3, 0), total)
+        store(channels_first(target), total)
 
     pixels, workers = plan(window, channels, grad.shape[-3], dtype)
     with serial_blas:
@@ -100,12 +100,12 @@ class _InputTerms:
         shifted = products[..., j.start - self._first : j.stop - self._first]
         parts = shifted.reshape(groups, factor.shape[1], -1, *shifted.shape[2:])  # a view: used only here
         np.multiply(parts, factor, out=parts)
-        return np.moveaxis(shifted.reshape(groups * channels, *shifted.shape[2:]), 0, -3)
+        return channels_back(shifted.reshape(groups * channels, *shifted.shape[2:]))
 
 
 def by_channel(grad: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
     """View or copy (batch…, C_out, H, W) as (groups, C_out/groups, pixels)."""
-    first = np.moveaxis(grad, -3, 0).astype(dtype, copy=False)
+    first = channels_first(grad).astype(dtype, copy=False)
     return first.reshape(groups, len(first) // groups, -1)
 
 

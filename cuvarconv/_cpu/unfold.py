@@ -24,8 +24,9 @@ def unfold(input: np.ndarray, output: np.ndarray, window: Window) -> None:
         planes = input[tuple(batch)]
         target = output[(*batch, slice(None), slice(None), down, across)]
         part = window.part(down, across)
+        order = *range(2, planes.ndim), 0, 1, -2, -1
         for row_taps, column_taps, pixels in shifted_pixels(planes, part, outside, input.dtype, _TILE):
-            target[..., row_taps, column_taps, :, :] = np.moveaxis(pixels, (0, 1), (-4, -3))
+            target[..., row_taps, column_taps, :, :] = pixels.transpose(order)
 
     nbytes = 2 * _TILE * input.dtype.itemsize
     pieces = blocks((*output.shape[:-4], *output.shape[-2:]), _BLOCK)
