@@ -30,6 +30,18 @@ def blocks(shape: tuple[int, ...], elements: int) -> list[Where]:
     return list(itertools.product(*reversed(cuts)))
 
 
+def shares(shape: tuple[int, ...], elements: int, workers: int, *, least: int) -> list[Where]:
+    """Cut an array into blocks of at most `elements` elements, so that all workers have equally many.
+
+    No block has fewer than about `least`; there is then an even number of them, if there are several.
+    """
+    total = math.prod(shape)
+    pieces = -(-total // max(1, min(elements, max(least, -(-total // workers)))))
+    if pieces > 1:
+        pieces += -pieces % (2 if pieces < workers else workers)
+    return blocks(shape, -(-total // max(1, pieces)))
+
+
 def rectangles(shape: tuple[int, ...], elements: int, width: int) -> list[Where]:
     """Cut an array into slices of about `elements` elements that are at most `width` wide."""
     if 0 in shape:

@@ -157,8 +157,12 @@ def tiny_blocks(request, monkeypatch):
             monkeypatch.setattr(sys.modules[f"cuvarconv._cpu.{module}"], name, value)
 
     cut("_tiles", _SMALL=0)
-    cut("correlate", _BLOCK=40, _TILE=60, _AT_ONCE=0)
     block, slab, terms = request.param
+    cut("correlate", BLOCK=160, _LEAST=(1, 1), _AT_ONCE=0, _ROW_AT_ONCE=0 if block > 30 else 1 << 18)
+    cut("spread", BLOCK=160, SHARED_BY=(4, 8))
+    cut("unfold", BLOCK=160, _TILE=240, _LEAST=1)
+    cut("correlate_gradient", BLOCK=160, _TILE=240)
+    cut("_sums", SHARED_BY=(4, 8))
     cut("_columns", _BLOCK=block, MATRIX=block, _SLAB=slab, _TERMS=terms, _PACKED=1 << 10)
     cut("modulated_gradient", _PIECE=slab)
 
@@ -195,6 +199,18 @@ def test_gradients_in_blocks(tiny_blocks, varying, mode, keywords):
     for result, exact in zip(
         cuvarconv.modulated_correlate_vjp(g, x, w, d, **keywords), expected, strict=True
     ):
+        assert_equal(result, exact.astype("f4"))
+
+
+@pytest.mark.parametrize("keywords", WINDOWS, ids=str)
+@pytest.mark.parametrize("mode", SAME_SIZE)
+def test_windows_and_adjoints_in_blocks(tiny_blocks, mode, keywords):
+    x, keywords = integers((2, 12, 17)), {"mode": mode, **keywords}
+    outputs = tuple(-(-n // step) for n, step in zip((12, 17), keywords.get("stride", (1, 1)), strict=True))
+    k, g = kernels((5, 4), (2, *outputs)), integers((2, *outputs), seed=5)
+    assert_equal(cuvarconv.unfold(x, (5, 4), **keywords), reference.unfold(x, (5, 4), **keywords))
+    expected = reference_gradients.correlate_vjp(g, x, k, **keywords)
+    for result, exact in zip(cuvarconv.correlate_vjp(g, x, k, **keywords), expected, strict=True):
         assert_equal(result, exact.astype("f4"))
 
 

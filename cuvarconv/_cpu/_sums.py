@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvarconv._blocks import Where, blocks
-from cuvarconv._cpu._tiles import store
+from cuvarconv._blocks import Where, shares
+from cuvarconv._cpu._tiles import SHARED_BY, store
 from cuvarconv._cpu._workers import for_each
 
 Add = Callable[[np.ndarray, Where, bool], None]  # (sums, block of the domain, whether it is the first)
@@ -88,10 +88,11 @@ def _cut(
     shared = math.prod(domain) // max(1, math.prod(kept))
     elements = sum(output.size for output in outputs)
     per_element = elements // max(1, math.prod(kept)) * dtype.itemsize  # sums of all taps, or all outputs
+    workers, least = SHARED_BY
     region = max(block >> 4, block // shared)
     if len(outputs) > 1 or outputs[0].dtype != dtype:
         region = max(1, min(region, _SUMS // per_element))
-    regions = blocks(kept, region)
+    regions = shares(kept, region, workers, least=min(least, region))
     nbytes = per_element * sum(_size(where) for where in regions)
     wanted = max(1, min(-(-_PARTS // len(regions)), PARTIAL // nbytes))
     cut = []
@@ -113,12 +114,13 @@ def _part(output: np.ndarray, region: Where) -> np.ndarray:
 def _blocks_of(domain: tuple[int, ...], kept: tuple[int, ...], region: Where, block: int) -> list[Where]:
     """Return the blocks of the domain that are summed into a region, cut along the axes summed over."""
     summed = tuple(1 if length == whole else whole for length, whole in zip(kept, domain, strict=True))
+    size, (workers, least) = _size(region), SHARED_BY
     return [
         tuple(
             mine if length == whole else piece
             for mine, piece, length, whole in zip(region, where, kept, domain, strict=True)
         )
-        for where in blocks(summed, max(1, block // _size(region)))
+        for where in shares(summed, max(1, block // size), workers, least=max(1, least // size))
     ]
 
 

@@ -15,6 +15,11 @@ from cuvarconv._window import Window
 _SMALL = 1 << 12  # pixels; of so few all are looked up, which is faster than to cut them into rectangles
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
 
+# Of one array of a block: memory is read faster the longer the pieces of each tap's weights are, and threads
+# meet at the interpreter's lock less often, which costs each of them up to 35 µs.
+BLOCK = 1 << 20  # bytes
+SHARED_BY = 8, 1 << 17  # blocks at least, and elements of the smallest, where sums depend on how they are cut
+
 
 def shifted_pixels(
     planes: np.ndarray,

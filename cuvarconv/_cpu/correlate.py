@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from cuvarconv._blocks import Where, blocks, matching
+from cuvarconv._blocks import Where, matching, shares
 from cuvarconv._cpu._sums import add_in_order
-from cuvarconv._cpu._tiles import WORKSPACE, shifted_pixels, store
-from cuvarconv._cpu._workers import for_each
+from cuvarconv._cpu._tiles import BLOCK, WORKSPACE, shifted_pixels, store
+from cuvarconv._cpu._workers import for_each, get_workers
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-# A block's arrays stay in the second-level cache, and one operation on them lasts long enough
-# (20 µs) for two threads not to queue at the interpreter lock.
-_BLOCK = 1 << 16  # outputs
-_TILE = 1 << 19  # pixels under their windows
-_AT_ONCE = 1 << 15  # products; below, the calls cost more than the arithmetic
+_LEAST = 1 << 15, 1 << 21  # outputs and products that are given to another worker
+_ARRAYS = 8  # as large as a block, while it is summed up
+_AT_ONCE = 1 << 15  # products of a block that are formed at once; below, calls cost more than arithmetic
+_ROW_AT_ONCE = 1 << 18  # products of a row of taps
 
 
 def correlate(
@@ -33,32 +32,35 @@ def correlate(
     where they broadcast; `dtype` is the computing dtype.
     """
     dtype = accumulator_dtype(dtype)
+    outputs, products = _LEAST
+    least = max(outputs, products // (window.rows.taps * window.columns.taps))
+    most = max(outputs, min(BLOCK, WORKSPACE // (_ARRAYS * get_workers())) // dtype.itemsize)
+    pieces = shares(output.shape, most, get_workers(), least=least)  # no sum depends on how they are cut
 
     def block(where: Where) -> None:
         *batch, down, across = where
         taps = weights[(slice(None), slice(None), *matching(weights, where))]
         planes = input[tuple(batch)]
-        total = _block_sum(planes, taps, window.part(down, across), dtype, conjugate)
+        total = _block_sum(planes, taps, window.part(down, across), 2 * most, dtype, conjugate)
         store(output[where], total)
 
-    pieces = blocks(output.shape, _BLOCK)
-    for_each(block, pieces, most_workers=_most_workers(pieces, window, dtype) if len(pieces) > 1 else 1)
+    workers = _most_workers(pieces, window, most, dtype) if len(pieces) > 1 else 1
+    for_each(block, pieces, most_workers=workers)
 
 
-def _most_workers(pieces: list[Where], window: Window, dtype: np.dtype) -> int:
+def _most_workers(pieces: list[Where], window: Window, most: int, dtype: np.dtype) -> int:
     first = window.part(*pieces[0][-2:])
-    entries = min(first.rows.entries, _TILE) + min(first.columns.entries, _TILE)
-    nbytes = (2 * _TILE + 4 * _BLOCK) * dtype.itemsize + 5 * 8 * entries
-    return max(1, WORKSPACE // nbytes)
+    entries = min(first.rows.entries, 2 * most) + min(first.columns.entries, 2 * most)
+    return max(1, WORKSPACE // (_ARRAYS * most * dtype.itemsize + 5 * 8 * entries))
 
 
 def _block_sum(
-    planes: np.ndarray, weights: np.ndarray, window: Window, dtype: np.dtype, conjugate: bool
+    planes: np.ndarray, weights: np.ndarray, window: Window, tile: int, dtype: np.dtype, conjugate: bool
 ) -> np.ndarray:
-    """Sum each row of taps, then the rows."""
+    """Sum each row of taps, then the rows; `tile` pixels are read at once."""
     total = np.zeros((*planes.shape[:-2], *window.output_shape), dtype)
     at_once = total.size * window.rows.taps * window.columns.taps <= _AT_ONCE
-    for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, dtype, _TILE):
+    for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, dtype, tile):
         taps = weights[row_taps, column_taps]
         if at_once:
             products = np.multiply(pixels, _converted(taps, dtype, conjugate), order="C")
@@ -70,6 +72,8 @@ def _block_sum(
 
 
 def _row_sum(pixels: np.ndarray, taps: np.ndarray, dtype: np.dtype, conjugate: bool) -> np.ndarray:
+    if pixels.size <= _ROW_AT_ONCE:
+        return add_in_order(np.multiply(pixels, _converted(taps, dtype, conjugate), order="C"), axis=0)
     result = np.multiply(pixels[0], _converted(taps[0], dtype, conjugate))
     product = np.empty_like(result)
     for shifted, tap in zip(pixels[1:], taps[1:], strict=True):

@@ -6,12 +6,11 @@ import numpy as np
 
 from cuvarconv._blocks import Where
 from cuvarconv._cpu._sums import PARTIAL, add_or_assign, sum_blocks
-from cuvarconv._cpu._tiles import WORKSPACE, shifted_pixels
+from cuvarconv._cpu._tiles import BLOCK, WORKSPACE, shifted_pixels
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_BLOCK = 1 << 16  # outputs
-_TILE = 1 << 19  # pixels under their windows
+_TILE = 4 * BLOCK  # bytes of the pixels under a block's windows
 _BYTES = 12 << 20  # that a worker takes: a tile, products and sums
 
 
@@ -36,7 +35,7 @@ def correlate_weights_gradient(
         _add_products(sums, input[tuple(batch)], factor, window.part(down, across), assign=first)
 
     workers = (WORKSPACE - PARTIAL) // _BYTES
-    sum_blocks(output, grad.shape, add, block=_BLOCK, dtype=dtype, most_workers=workers)
+    sum_blocks(output, grad.shape, add, block=BLOCK // dtype.itemsize, dtype=dtype, most_workers=workers)
 
 
 def _add_products(
@@ -46,7 +45,8 @@ def _add_products(
     shared = tuple(
         axis for axis, length in enumerate(sums.shape[2:]) if length == 1 and factor.shape[axis] != 1
     )
-    for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, factor.dtype, _TILE):
+    tile = _TILE // factor.dtype.itemsize
+    for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, factor.dtype, tile):
         for row_pixels, row in zip(pixels, sums[row_taps, column_taps], strict=True):
             for shifted, total in zip(row_pixels, row, strict=True):
                 if assign and not shared:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from cuvarconv._blocks import Where, blocks, matching
+from cuvarconv._blocks import Where, matching, shares
 from cuvarconv._cpu._runs import Term, spread_block
-from cuvarconv._cpu._tiles import WORKSPACE, store
+from cuvarconv._cpu._tiles import BLOCK, SHARED_BY, WORKSPACE, store
 from cuvarconv._cpu._workers import for_each
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_BLOCK = 1 << 16  # pixels of the result; its arrays stay in the second-level cache
+_ARRAYS = 8  # as large as a block: a tile, a row of it, products and sums
 
 
 def spread(
@@ -22,7 +22,7 @@ def spread(
     *,
     dtype: np.dtype,
 ) -> None:
-    """Gather tap after tap into cache-sized blocks of the result.
+    """Gather tap after tap into large blocks of the result.
 
     `input` is (batch…, H_in, W_in), `weights` (kh, kw, batch…, H_in, W_in) with axes of length 1 where
     they broadcast, `output` (batch…, H, W); `window` is that of `correlate`, from H × W pixels to
@@ -47,5 +47,6 @@ def spread(
         spread_block(total, window, down, across, row_terms)
         store(output[where], total)
 
-    workers = WORKSPACE // (8 * _BLOCK * dtype.itemsize)  # a tile, a row of it, products and sums
-    for_each(block, blocks(output.shape, _BLOCK), most_workers=workers)
+    workers, least = SHARED_BY
+    pieces = shares(output.shape, BLOCK // dtype.itemsize, workers, least=least)
+    for_each(block, pieces, most_workers=WORKSPACE // (_ARRAYS * BLOCK))
