@@ -10,11 +10,11 @@ from functools import cached_property
 
 import numpy as np
 
-_BYTES = 1 << 21  # of pairs that are taken together, so that they stay in the cache
-_LINE = 6144  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
+_BYTES = 1 << 22  # of pairs that are taken together: few calls, for which threads wait for each other
+_LINE = 24576  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
 _SHORTEST = 64  # where there are many channels
 _FEWEST = 4  # offsets
-_KEPT = 8 << 20  # bytes of weights that are kept for their second use
+_KEPT = 12 << 20  # bytes of weights that are kept for their second use
 FAR = 1000.0  # of an exponent: such a weight is 0, and 0 times infinity would be NaN
 
 
@@ -232,10 +232,11 @@ class Walk:
         self._likeness, self._squares = likeness, squares
         self._first, self._end = tile.first, tile.pixels - tile.first
         planes = max(planes, 1 + len(features)) + squares
-        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LINE * features.itemsize)))
+        line = _LINE // 2 if twice else _LINE
+        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * line * features.itemsize)))
         self._rows = list(_offsets(tile, likeness, most))
         most = max((row.taps for row in self._rows), default=1)
-        step = max(_SHORTEST, min(_LINE, _BYTES // (planes * most * features.itemsize)))
+        step = max(_SHORTEST, min(line, _BYTES // (planes * most * features.itemsize)))
         self._step = min(step, self._end)
         length = self._step + most - 1
         self._buffer = np.empty(planes * most * length, features.dtype)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvarconv._blocks import Where, blocks, matching
+from cuvarconv._blocks import Where, blocks, matching, shares
 from cuvarconv._cpu._likeness import Block, Widths
 from cuvarconv._cpu._moments import moments
 from cuvarconv._cpu._tiles import WORKSPACE, store
@@ -15,6 +15,8 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 BLOCK = 1 << 16  # pixels or features
+_BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches
+_FEWEST = 32
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
 BYTES = 16 << 20  # that a worker takes
 
@@ -75,10 +77,11 @@ class Filter:
 
     def pieces(self, shape: tuple[int, ...], elements: int = BLOCK) -> list[Where]:
         """Cut (…, H, W) into blocks that are not much wider than high."""
+        workers, least = _BLOCKS * BLOCK // elements, _FEWEST + 4 * self.radius
         elements = max(1, elements // max(self.input.shape[-3], self.guide.shape[-3]))
         across = blocks(shape[-1:], _WIDTH)
         longest = max((part.stop - part.start for (part,) in across), default=1)
-        rows = blocks(shape[:-1], max(1, elements // longest))
+        rows = shares(shape[:-1], max(1, elements // longest), workers, least=least)
         return [(*where, *part) for where in rows for part in across]
 
     def images(self, batch: list[slice]) -> tuple[np.ndarray, np.ndarray]:

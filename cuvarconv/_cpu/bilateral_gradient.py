@@ -26,6 +26,7 @@ from cuvarconv._cpu.bilateral import BLOCK, BYTES, Filter
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
+_BYTES = 20 << 20  # that a worker takes for the gradients in images, which keep weights
 _TOGETHER = 1 << 20  # sums for which the gradients in both σ come from one pass
 
 Outputs = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
@@ -85,7 +86,7 @@ def _write_images(
                 channels += output.shape[-3]
 
     pieces = filter.pieces((*filter.input.shape[:-3], *image), 2 * BLOCK)
-    for_each(block, pieces, most_workers=WORKSPACE // BYTES)
+    for_each(block, pieces, most_workers=WORKSPACE // _BYTES)
 
 
 def _sum_guide(filter: Filter, grad: np.ndarray, output: np.ndarray) -> None:
@@ -104,7 +105,7 @@ def _sum_guide(filter: Filter, grad: np.ndarray, output: np.ndarray) -> None:
         add,
         block=BLOCK // output.shape[-3] or 1,
         dtype=filter.real,
-        most_workers=(WORKSPACE - PARTIAL) // BYTES,
+        most_workers=(WORKSPACE - PARTIAL) // _BYTES,
     )
 
 
