@@ -10,7 +10,7 @@ import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching, tap_chunks
 from cuvarconv._cpu._scratch import Scratch
-from cuvarconv._cpu._tiles import WORKSPACE, gather, tap_slices
+from cuvarconv._cpu._tiles import WORKSPACE, gather, move_axis, tap_slices
 from cuvarconv._window import Window
 
 _BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one block
@@ -46,7 +46,7 @@ def tap_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarra
 
 def by_group(modulation: np.ndarray, groups: int) -> np.ndarray:
     """View (kh, kw, batch…, G, H, W) as (group, kh, kw, part of it, 1, batch…, H, W), to meet the pixels."""
-    first = np.moveaxis(modulation, -3, 0)
+    first = move_axis(modulation, -3, 0)
     entries = len(first)
     if entries == 1:
         return first[:, :, :, None, None]
@@ -54,7 +54,7 @@ def by_group(modulation: np.ndarray, groups: int) -> np.ndarray:
     if parts != entries:  # the modulation's groups straddle those of the weights
         first = first[np.arange(parts) * entries // parts]
     split = first.reshape(groups, parts // groups, 1, *first.shape[1:])
-    return np.moveaxis(split, (3, 4), (1, 2))
+    return move_axis(move_axis(split, 3, 1), 4, 2)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _shifted(
     Copies, columns and products lie in `scratch`.
     """
     rows, columns = window.rows.table(), window.columns.table()
-    tile = np.moveaxis(gather(planes, rows, columns, window.cval, dtype), -3, 0)
+    tile = move_axis(gather(planes, rows, columns, window.cval, dtype), -3, 0)
     shape = (window.columns.taps, *tile.shape[:-1], window.columns.length)
     elements = math.prod(shape)
     scratch.make_room((elements + min(window.rows.taps * elements, _SLAB) + _SLAB // 4) * dtype.itemsize)
@@ -129,7 +129,7 @@ def _shifted(
     shape = (window.rows.taps, *copies.shape[:-2], *window.output_shape)
     strides = (pitch * rows.dilation, *outer, pitch * rows.stride, step)
     by_tap = np.ndarray(shape, dtype, copies, strides=strides)
-    return np.moveaxis(by_tap.reshape(*shape[:2], groups, -1, *shape[3:]), 2, 0)
+    return move_axis(by_tap.reshape(*shape[:2], groups, -1, *shape[3:]), 2, 0)
 
 
 def modulated(slab: Slab, modulation: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 from cuvarconv._blocks import Where, blocks, matching
 from cuvarconv._cpu._columns import modulated, multiply, plan, slabs, tap_matrices
 from cuvarconv._cpu._sums import add_or_assign
-from cuvarconv._cpu._tiles import store
+from cuvarconv._cpu._tiles import move_axis, store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -36,7 +36,7 @@ def modulated_correlate(
         *batch, down, across = where
         everywhere = (*batch, slice(None), down, across)
         factors = modulation[(slice(None), slice(None), *matching(modulation, everywhere))]
-        target = np.moveaxis(output[everywhere], -3, 0)
+        target = move_axis(output[everywhere], -3, 0)
         total = np.empty(target.shape, dtype)
         for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype):
             matrix = matrices[(slice(None), slice(None), *slab.taps)]

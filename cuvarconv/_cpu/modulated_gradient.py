@@ -23,7 +23,7 @@ from cuvarconv._cpu._columns import (
 from cuvarconv._cpu._modulated_adjoint import Adjoint
 from cuvarconv._cpu._runs import Term, spread_block, spread_tiles
 from cuvarconv._cpu._sums import add_or_assign, sum_blocks
-from cuvarconv._cpu._tiles import store
+from cuvarconv._cpu._tiles import move_axis, store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -56,7 +56,7 @@ def modulated_input_gradient(
         planes, every = grad[tuple(batch)], (*batch, slice(None), slice(None), slice(None))
         factors = modulation[(slice(None), slice(None), *matching(modulation, every))]
         total = np.zeros((channels, *target.shape[:-3], *target.shape[-2:]), dtype)
-        images = np.moveaxis(total, 0, -3)
+        images = move_axis(total, 0, -3)
         adjoint = Adjoint(matrices, planes, factors, dtype)
 
         def row_terms(m: int, i: slice, hull: slice) -> Term:
@@ -67,7 +67,7 @@ def modulated_input_gradient(
             spread_tiles(images, window, down, across, functools.partial(adjoint.tile, images))
         else:
             spread_block(images, window, down, across, row_terms)
-        store(np.moveaxis(target, -3, 0), total)
+        store(move_axis(target, -3, 0), total)
 
     pixels, workers = plan(window, channels, grad.shape[-3], dtype)
     with serial_blas:
@@ -100,12 +100,12 @@ class _InputTerms:
         shifted = products[..., j.start - self._first : j.stop - self._first]
         parts = shifted.reshape(groups, factor.shape[1], -1, *shifted.shape[2:])  # a view: used only here
         np.multiply(parts, factor, out=parts)
-        return np.moveaxis(shifted.reshape(groups * channels, *shifted.shape[2:]), 0, -3)
+        return move_axis(shifted.reshape(groups * channels, *shifted.shape[2:]), 0, -3)
 
 
 def by_channel(grad: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
     """View or copy (batch…, C_out, H, W) as (groups, C_out/groups, pixels)."""
-    first = np.moveaxis(grad, -3, 0).astype(dtype, copy=False)
+    first = move_axis(grad, -3, 0).astype(dtype, copy=False)
     return first.reshape(groups, len(first) // groups, -1)
 
 
@@ -184,7 +184,7 @@ def _add_outer(totals: np.ndarray, given: np.ndarray, columns: np.ndarray, first
     for begin in range(0, outputs, at_once):
         some = slice(begin, begin + at_once)
         product = multiply(given[:, some], rows).reshape(groups, -1, *taps, channels)
-        add_or_assign(totals[:, some], np.moveaxis(product, -1, 2), first)
+        add_or_assign(totals[:, some], move_axis(product, -1, 2), first)
 
 
 def modulated_modulation_gradient(
@@ -218,7 +218,7 @@ def modulated_modulation_gradient(
             )
 
     pixels, workers = plan(window, input.shape[-3], grad.shape[-3], dtype)
-    sums = np.moveaxis(output, -3, 2)
+    sums = move_axis(output, -3, 2)
     domain = (*grad.shape[:-3], *grad.shape[-2:])
     with serial_blas:
         sum_blocks(sums, domain, add, block=pixels, dtype=dtype, most_workers=workers)
@@ -237,10 +237,10 @@ def _add_values(target: np.ndarray, products: np.ndarray, pixels: np.ndarray, fi
     aligned, shared = groups * parts == entries, list(target.shape[3:]) != images
     if first and aligned and not shared:
         by_part = target.reshape(height, width, groups, parts, *images)
-        _sum_channels(products, pixels, np.moveaxis(by_part, 2, 0))
+        _sum_channels(products, pixels, move_axis(by_part, 2, 0))
         return
     values = _sum_channels(products, pixels, np.empty((*split[:4], *images), products.dtype))
-    values = np.moveaxis(values, 0, 2).reshape(height, width, groups * parts, *images)
+    values = move_axis(values, 0, 2).reshape(height, width, groups * parts, *images)
     if not aligned:
         values = np.add.reduce(values.reshape(height, width, entries, -1, *images), axis=3)
     if shared:
