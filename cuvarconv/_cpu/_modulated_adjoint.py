@@ -10,7 +10,6 @@ from functools import cached_property
 
 import numpy as np
 
-from cuvarconv._blocks import matching
 from cuvarconv._cpu._columns import by_group, multiply, pixels_together, rows_together
 from cuvarconv._cpu._runs import Reach, Run, zeros_like
 from cuvarconv._cpu._scratch import Scratch
@@ -60,7 +59,7 @@ class Adjoint:
                 for across, line in zip(columns.reaches, lines, strict=True):
                     part = tile[..., entries, across.entries]
                     factor = factors[:, :, across.tap, 0]
-                    factor = factor[(..., *matching(factor, (slice(None), line)))]
+                    factor = factor[..., slice(None) if factor.shape[-1] == 1 else line]
                     product = self._product(self.matrices[:, :, taps, across.tap], sent[..., line], factor)
                     first = across.outputs.start - line.start
                     np.add(part, product[..., first : first + part.shape[-1]], out=part)
