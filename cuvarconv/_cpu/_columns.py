@@ -17,7 +17,7 @@ _BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one bl
 MATRIX = 1 << 20  # elements of one matrix; of larger ones, parts are put in order and multiplied
 _PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 _MOST = 1 << 17  # outputs per channel in one block
-_SLAB = 3 << 18  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
+_SLAB = 1 << 19  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
 _TERMS = 400  # that one matrix product sums up, unless a single row of taps has more
 _FEW = 3  # rows of a matrix that BLAS multiplies faster one by one
 
