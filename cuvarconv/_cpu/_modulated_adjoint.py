@@ -47,9 +47,10 @@ class Adjoint:
         per_row = pixels * groups * outputs
         together = min(rows_together(groups, outputs), pixels_together(per_row))
         at_once = min(together, len(rows.reaches))
-        height = min(pixels_together(per_row * at_once), rows.length)
+        pieces = list(_pieces(rows, pixels_together(per_row * at_once)))
+        height = max(entries.stop - entries.start for entries in pieces)
         self.scratch.make_room(height * (per_row * at_once + pixels * total.shape[-3]) * self.dtype.itemsize)
-        for entries in _pieces(rows, height):
+        for entries in pieces:
             met = [down for down in rows.reaches if _covers(down.entries, entries)]
             for at in range(0, len(met), together):
                 some = met[at : at + together]
@@ -96,11 +97,12 @@ class Adjoint:
 
 
 def _pieces(rows: Run, height: int) -> Iterator[slice]:
-    """Cut a run's entries to this height, and where a row of taps begins or ceases to reach them."""
+    """Cut a run's entries to about this height, and where a row of taps begins or ceases to reach them."""
     ends = {end for down in rows.reaches for end in (down.entries.start, down.entries.stop)}
     for begin, end in itertools.pairwise(sorted(ends)):
-        for first in range(begin, end, height):
-            yield slice(first, min(first + height, end))
+        count = max(1, round((end - begin) / height))
+        for first, stop in itertools.pairwise(begin + (end - begin) * at // count for at in range(count + 1)):
+            yield slice(first, stop)
 
 
 def _by_tap(outputs: np.ndarray, reaches: list[Reach], entries: slice, pitch: int) -> np.ndarray:
