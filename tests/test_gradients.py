@@ -136,6 +136,21 @@ def test_broadcasting_of_modulation(xp, groups, varying):
     check(xp, "modulated_correlate", [x, w, integers((3, 2, *varying), seed=2)], stride=2, groups=groups)
 
 
+@pytest.mark.parametrize(
+    "varying",
+    [
+        *[(), (1,), (6, 7), (1, 7), (6, 1), (1, 6, 7), (2, 6, 7), (4, 6, 1), (2, 1, 7)],
+        *[(2, 1, 6, 7), (3, 1, 1, 6, 7), (3, 2, 2, 6, 7), (3, 1, 1, 1, 7), (1, 2, 1, 1, 1)],
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("mode", ["constant", "wrap"])
+def test_broadcasting_of_modulation_where_no_output_is_skipped(xp, mode, groups, varying):
+    x, w = integers((3, 2, 4, 6, 7), low=-2, high=3), integers((6, 4 // groups, 3, 2), seed=1)
+    check(xp, "modulated_correlate", [x, w, integers((3, 2, *varying), seed=2)], mode=mode, groups=groups)
+
+
 @pytest.mark.parametrize("varying", [(), (1,), (3,), (1, 1), (2, 1), (1, 3), (2, 3)], ids=str)
 def test_kernels_with_batch_axes(xp, varying):
     x, k = operands("local_correlate", (3, 4), batch=(2, 3))
@@ -334,6 +349,19 @@ def test_a_weight_reaches_only_pixels_under_its_tap(xp, tap, mode, special):
     assert_equal(np.isfinite(result), np.isfinite(expected))
     assert not np.isfinite(result).all()
     assert np.isfinite(result[1]).any()
+
+
+@each_function
+@pytest.mark.parametrize("mode", ["constant", "valid"])
+@pytest.mark.parametrize("corner", [(0, 0), (-1, -1)], ids=["first", "last"])
+def test_nan_in_a_corner_of_the_incoming_gradient(xp, corner, mode, function):
+    arrays = operands(function, (6, 20), (3, 4), mode=mode)
+    g = incoming(function, arrays, mode=mode)
+    g[(..., *corner)] = np.nan
+    results = gradients(xp, function, g, arrays, mode=mode)
+    for result, expected in zip(results, looped(function, g, arrays, mode=mode), strict=True):
+        assert_equal(result, expected)
+    assert np.isfinite(results[0]).any()
 
 
 @each_function

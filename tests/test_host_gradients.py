@@ -287,6 +287,13 @@ def test_sums_over_many_blocks(name):
     check_noise(Backend(), function, arrays, g, **grouped(name))
 
 
+def test_local_correlate_where_taps_lie_far_apart():
+    """Their pixels, written out for every pair of channels, do not go together."""
+    arrays = [noise((8, 64, 64)), noise((2, 2, 64, 64, 8, 8), seed=1)]
+    g = noise(result_shape("local_correlate", arrays, dilation=70), seed=2)
+    check_noise(Backend(), "local_correlate", arrays, g, dilation=70)
+
+
 @pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
 def test_sums_of_a_million_like_numbers(function):
     shapes = [(1, 1200, 1000), (2, 3)] if function == "correlate" else [(1, 1200, 1000), (2, 1, 2, 3), (2, 3)]

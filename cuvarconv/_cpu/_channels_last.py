@@ -12,7 +12,7 @@ from cuvarconv._blocks import Where, blocks
 
 _SAMPLES = 1 << 14  # numbers per pixel, over samples and channels, in one block
 _BLOCK = 1 << 18  # numbers in one block, over pixels, samples and channels
-_KERNELS = 1 << 19  # kernel values in one block, for one tap
+KERNELS = 1 << 19  # kernel values in one block, for one tap
 _FEW = 24  # products per pixel; for fewer, a matrix product costs more in calls than in arithmetic
 
 
@@ -50,7 +50,7 @@ class Layout:
         """Cut (own…, H, W), and the shared batch axes, so that one block of each goes together."""
         samples = blocks(tuple(batch[axis] for axis in self.shared), max(1, _SAMPLES // sum(channels)))
         together = math.prod(part.stop - part.start for part in samples[0]) if samples else 1
-        pixels = min(_BLOCK // (together * sum(channels)), _KERNELS // math.prod(channels))
+        pixels = min(_BLOCK // (together * sum(channels)), KERNELS // math.prod(channels))
         return blocks((*(batch[axis] for axis in self.own), *image), max(1, pixels)), samples
 
     def both(self, where: Where, samples: Where) -> Where:

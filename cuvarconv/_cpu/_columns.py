@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvarconv._blocks import Where, blocks, matching, tap_chunks
+from cuvarconv._blocks import Where, blocks, matching, shares, tap_chunks
 from cuvarconv._cpu._scratch import Scratch
-from cuvarconv._cpu._tiles import WORKSPACE, channels_first, gather, tap_slices
+from cuvarconv._cpu._tiles import WORKSPACE, gather, move_axis, tap_slices
 from cuvarconv._window import Window
 
 _BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one block
@@ -19,6 +19,8 @@ _PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 _MOST = 1 << 17  # outputs per channel in one block
 _SLAB = 1 << 19  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
 _TERMS = 400  # that one matrix product sums up, unless a single row of taps has more
+_BLOCKS = 4  # at least, unless they have fewer elements of columns than these
+_LEAST = 1 << 18
 _FEW = 3  # rows of a matrix that BLAS multiplies faster one by one
 
 
@@ -28,6 +30,15 @@ def plan(window: Window, channels: int, outputs: int, dtype: np.dtype) -> tuple[
     pixels = min(max(_BLOCK // per_pixel, 1), _MOST)
     nbytes = 2 * max(_BLOCK, pixels * per_pixel) * dtype.itemsize
     return pixels, max(1, (WORKSPACE - _PACKED) // nbytes)
+
+
+def pieces(
+    shape: tuple[int, ...], window: Window, channels: int, outputs: int, dtype: np.dtype
+) -> tuple[list[Where], int]:
+    """Cut pixels (batch…, H, W) into such blocks, and return also how many may be in progress."""
+    pixels, workers = plan(window, channels, outputs, dtype)
+    terms = channels * window.rows.taps * window.columns.taps
+    return shares(shape, pixels, _BLOCKS, least=_LEAST // max(1, terms)), workers
 
 
 def columns_at_once(elements: int) -> int:
@@ -46,7 +57,7 @@ def tap_matrices(weights: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarra
 
 def by_group(modulation: np.ndarray, groups: int) -> np.ndarray:
     """View (kh, kw, batch…, G, H, W) as (group, kh, kw, part of it, 1, batch…, H, W), to meet the pixels."""
-    first = channels_first(modulation)
+    first = move_axis(modulation, -3, 0)
     entries = len(first)
     if entries == 1:
         return first[:, :, :, None, None]
@@ -54,7 +65,7 @@ def by_group(modulation: np.ndarray, groups: int) -> np.ndarray:
     if parts != entries:  # the modulation's groups straddle those of the weights
         first = first[np.arange(parts) * entries // parts]
     split = first.reshape(groups, parts // groups, 1, *first.shape[1:])
-    return split.transpose(0, 3, 4, 1, 2, *range(5, split.ndim))
+    return move_axis(move_axis(split, 3, 1), 4, 2)
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ def _shifted(
     Copies, columns and products lie in `scratch`.
     """
     rows, columns = window.rows.table(), window.columns.table()
-    tile = channels_first(gather(planes, rows, columns, window.cval, dtype))
+    tile = move_axis(gather(planes, rows, columns, window.cval, dtype), -3, 0)
     shape = (window.columns.taps, *tile.shape[:-1], window.columns.length)
     elements = math.prod(shape)
     scratch.make_room((elements + min(window.rows.taps * elements, _SLAB) + _SLAB // 4) * dtype.itemsize)
@@ -129,8 +140,7 @@ def _shifted(
     shape = (window.rows.taps, *copies.shape[:-2], *window.output_shape)
     strides = (pitch * rows.dilation, *outer, pitch * rows.stride, step)
     by_tap = np.ndarray(shape, dtype, copies, strides=strides)
-    split = by_tap.reshape(*shape[:2], groups, -1, *shape[3:])
-    return split.transpose(2, 0, 1, *range(3, split.ndim))
+    return move_axis(by_tap.reshape(*shape[:2], groups, -1, *shape[3:]), 2, 0)
 
 
 def modulated(slab: Slab, modulation: np.ndarray) -> np.ndarray:

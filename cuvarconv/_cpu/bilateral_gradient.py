@@ -20,7 +20,7 @@ from cuvarconv._blocks import Where, matching
 from cuvarconv._cpu._bilateral_adjoint import Adjoint
 from cuvarconv._cpu._moments import moments
 from cuvarconv._cpu._sums import PARTIAL, add_or_assign, sum_blocks
-from cuvarconv._cpu._tiles import WORKSPACE, channels_first, store
+from cuvarconv._cpu._tiles import WORKSPACE, move_axis, store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._cpu.bilateral import BLOCK, BYTES, Filter
 from cuvarconv._dtypes import accumulator_dtype
@@ -95,12 +95,12 @@ def _sum_guide(filter: Filter, grad: np.ndarray, output: np.ndarray) -> None:
 
     def add(sums: np.ndarray, where: Where, first: bool) -> None:
         *batch, down, across = where
-        total = channels_first(adjoint.block(batch, down, across))
+        total = move_axis(adjoint.block(batch, down, across), -3, 0)
         add_or_assign(sums, _reduced(total, sums.shape), first)
 
     domain = (*filter.input.shape[:-3], *filter.input.shape[-2:])
     sum_blocks(
-        channels_first(output),
+        move_axis(output, -3, 0),
         domain,
         add,
         block=BLOCK // output.shape[-3] or 1,

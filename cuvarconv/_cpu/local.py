@@ -9,12 +9,14 @@ import numpy as np
 
 from cuvarconv._blocks import Where, tap_chunks
 from cuvarconv._cpu._channels_last import Layout, multiply
+from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import WORKSPACE, gather, store, tap_slices
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 _TILE = 1 << 19  # pixels under their windows, over samples and channels
+COPIES = 1 << 20  # the same where each is there several times
 BYTES = 16 << 20  # that one block takes: a tile, kernels converted, products and sums
 
 
@@ -57,18 +59,35 @@ def local_correlate(
 
 
 def row_tiles(
-    layout: Layout, planes: np.ndarray, window: Window, dtype: np.dtype
+    layout: Layout,
+    planes: np.ndarray,
+    window: Window,
+    dtype: np.dtype,
+    *,
+    copies: int = 1,
+    scratch: Scratch | None = None,
 ) -> Iterator[tuple[int, list[tuple[int, np.ndarray]]]]:
-    """Yield, for rows of taps, (m, [(n, the pixels under tap (m, n)), …]), pixels channels-last."""
-    for row_taps, column_taps in tap_chunks(window, planes[..., 0, 0].size, _TILE):
+    """Yield, for rows of taps, (m, [(n, the pixels under tap (m, n)), …]), pixels channels-last.
+
+    With a `scratch` each number is there several times, side by side: (own…, H, W, samples, C, copies).
+    """
+    own = (slice(None),) * len(layout.own)
+    kept = scratch.taken if scratch else 0
+    most = COPIES if scratch else _TILE
+    for row_taps, column_taps in tap_chunks(window, planes[..., 0, 0].size * copies, most):
         chunk = window.taps(row_taps, column_taps)
         rows, columns = chunk.rows.table(), chunk.columns.table()
         tile = layout.by_pixel(gather(planes, rows, columns, window.cval, dtype))
+        if scratch:
+            scratch.clear(kept)
+            repeated = scratch.empty((*tile.shape, copies), dtype)
+            np.copyto(repeated, tile[..., None])
+            tile = repeated
         for m, down in enumerate(tap_slices(chunk.rows, rows)):
             yield (
                 row_taps.start + m,
                 [
-                    (column_taps.start + n, tile[..., down, across, :, :])
+                    (column_taps.start + n, tile[(*own, down, across)])
                     for n, across in enumerate(tap_slices(chunk.columns, columns))
                 ],
             )

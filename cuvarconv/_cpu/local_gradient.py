@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
 from cuvarconv._blocks import Where
-from cuvarconv._cpu._channels_last import Layout, multiply
+from cuvarconv._cpu._channels_last import KERNELS, Layout, multiply
 from cuvarconv._cpu._runs import Term, spread_block
+from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._workers import for_each, serial_blas
-from cuvarconv._cpu.local import BYTES, row_tiles
+from cuvarconv._cpu.local import BYTES, COPIES, row_tiles
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
+
+_NUMBERS = COPIES + 3 * KERNELS  # of a block without sums: pixels, factors and products, for every pair
 
 
 def local_input_gradient(
@@ -75,9 +79,28 @@ def local_kernels_gradient(
     dtype = accumulator_dtype(dtype)
     layout = Layout.of(output)
     given, images, matrices = layout.images(grad), layout.images(input), layout.matrices(output)
-    cuts, samples = layout.blocks(grad.shape[:-3], window.output_shape, output.shape[-4:-2])
+    channels = output.shape[-4:-2]
+    cuts, samples = layout.blocks(grad.shape[:-3], window.output_shape, channels)
 
-    def block(where: Where) -> None:
+    def products(where: Where) -> None:
+        *batch, down, across = layout.both(where, samples[0])
+        planes, part = images[tuple(batch)], window.part(down, across)
+        factors = layout.by_pixel(given[(*batch, slice(None), down, across)].astype(dtype, copy=False))
+        read = planes[..., 0, 0].size * part.rows.entries * part.columns.entries * channels[1]
+        shape = (*factors.shape[:-2], *channels)
+        scratch = Scratch((math.prod(shape) + min(read, COPIES)) * dtype.itemsize)
+        pairs = scratch.empty(shape, dtype)
+        np.copyto(pairs, factors)
+        for m, row in row_tiles(layout, planes, part, dtype, copies=channels[1], scratch=scratch):
+            for n, pixels in row:
+                target = matrices[m, n][where]
+                columns = pixels.conj().reshape(shape)
+                if target.dtype == dtype:
+                    np.multiply(columns, pairs, out=target)
+                else:
+                    store(target, columns * pairs)
+
+    def sums(where: Where) -> None:
         for m, n in np.ndindex(output.shape[:2]):
             tap = window.part(*where[-2:]).taps(slice(m, m + 1), slice(n, n + 1))
             target = matrices[(m, n, *where)]
@@ -95,5 +118,8 @@ def local_kernels_gradient(
             if not in_place:
                 store(target, total)
 
+    alone = all(grad.shape[axis] == 1 for axis in layout.shared)
+    plain = alone and math.prod(output.shape[:2]) > 1 and math.prod(channels) <= KERNELS
+    workers = WORKSPACE // (_NUMBERS * dtype.itemsize if plain else BYTES)
     with serial_blas:
-        for_each(block, cuts, most_workers=WORKSPACE // BYTES)
+        for_each(products if plain else sums, cuts, most_workers=workers)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from cuvarconv._blocks import Where, blocks, matching
-from cuvarconv._cpu._columns import modulated, multiply, plan, slabs, tap_matrices
+from cuvarconv._blocks import Where, matching
+from cuvarconv._cpu._columns import modulated, multiply, pieces, slabs, tap_matrices
 from cuvarconv._cpu._sums import add_or_assign
-from cuvarconv._cpu._tiles import channels_first, store
+from cuvarconv._cpu._tiles import move_axis, store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -36,7 +36,7 @@ def modulated_correlate(
         *batch, down, across = where
         everywhere = (*batch, slice(None), down, across)
         factors = modulation[(slice(None), slice(None), *matching(modulation, everywhere))]
-        target = channels_first(output[everywhere])
+        target = move_axis(output[everywhere], -3, 0)
         total = np.empty(target.shape, dtype)
         for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype):
             matrix = matrices[(slice(None), slice(None), *slab.taps)]
@@ -45,6 +45,7 @@ def modulated_correlate(
             add_or_assign(part, product.reshape(part.shape), slab.has_first_taps)
         store(target, total)
 
-    pixels, workers = plan(window, input.shape[-3], output.shape[-3], dtype)
+    domain = *output.shape[:-3], *output.shape[-2:]
+    cut, workers = pieces(domain, window, input.shape[-3], output.shape[-3], dtype)
     with serial_blas:
-        for_each(block, blocks((*output.shape[:-3], *output.shape[-2:]), pixels), most_workers=workers)
+        for_each(block, cut, most_workers=workers)

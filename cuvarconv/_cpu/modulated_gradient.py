@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cuvarconv._blocks import Where, blocks, matching
+from cuvarconv._blocks import Where, matching
 from cuvarconv._cpu._columns import (
     MATRIX,
     Slab,
@@ -16,6 +16,7 @@ from cuvarconv._cpu._columns import (
     columns_at_once,
     modulated,
     multiply,
+    pieces,
     plan,
     slabs,
     tap_matrices,
@@ -23,7 +24,7 @@ from cuvarconv._cpu._columns import (
 from cuvarconv._cpu._modulated_adjoint import Adjoint
 from cuvarconv._cpu._runs import Term, spread_block, spread_tiles
 from cuvarconv._cpu._sums import add_or_assign, sum_blocks
-from cuvarconv._cpu._tiles import channels_back, channels_first, store
+from cuvarconv._cpu._tiles import move_axis, store
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
@@ -56,7 +57,7 @@ def modulated_input_gradient(
         planes, every = grad[tuple(batch)], (*batch, slice(None), slice(None), slice(None))
         factors = modulation[(slice(None), slice(None), *matching(modulation, every))]
         total = np.zeros((channels, *target.shape[:-3], *target.shape[-2:]), dtype)
-        images = channels_back(total)
+        images = move_axis(total, 0, -3)
         adjoint = Adjoint(matrices, planes, factors, dtype)
 
         def row_terms(m: int, i: slice, hull: slice) -> Term:
@@ -67,11 +68,12 @@ def modulated_input_gradient(
             spread_tiles(images, window, down, across, functools.partial(adjoint.tile, images))
         else:
             spread_block(images, window, down, across, row_terms)
-        store(channels_first(target), total)
+        store(move_axis(target, -3, 0), total)
 
-    pixels, workers = plan(window, channels, grad.shape[-3], dtype)
+    domain = *output.shape[:-3], *output.shape[-2:]
+    cut, workers = pieces(domain, window, channels, grad.shape[-3], dtype)
     with serial_blas:
-        for_each(block, blocks((*output.shape[:-3], *output.shape[-2:]), pixels), most_workers=workers)
+        for_each(block, cut, most_workers=workers)
 
 
 class _InputTerms:
@@ -100,12 +102,12 @@ class _InputTerms:
         shifted = products[..., j.start - self._first : j.stop - self._first]
         parts = shifted.reshape(groups, factor.shape[1], -1, *shifted.shape[2:])  # a view: used only here
         np.multiply(parts, factor, out=parts)
-        return channels_back(shifted.reshape(groups * channels, *shifted.shape[2:]))
+        return move_axis(shifted.reshape(groups * channels, *shifted.shape[2:]), 0, -3)
 
 
 def by_channel(grad: np.ndarray, groups: int, dtype: np.dtype) -> np.ndarray:
     """View or copy (batch…, C_out, H, W) as (groups, C_out/groups, pixels)."""
-    first = channels_first(grad).astype(dtype, copy=False)
+    first = move_axis(grad, -3, 0).astype(dtype, copy=False)
     return first.reshape(groups, len(first) // groups, -1)
 
 
@@ -184,7 +186,7 @@ def _add_outer(totals: np.ndarray, given: np.ndarray, columns: np.ndarray, first
     for begin in range(0, outputs, at_once):
         some = slice(begin, begin + at_once)
         product = multiply(given[:, some], rows).reshape(groups, -1, *taps, channels)
-        add_or_assign(totals[:, some], np.moveaxis(product, -1, 2), first)
+        add_or_assign(totals[:, some], move_axis(product, -1, 2), first)
 
 
 def modulated_modulation_gradient(
@@ -218,7 +220,7 @@ def modulated_modulation_gradient(
             )
 
     pixels, workers = plan(window, input.shape[-3], grad.shape[-3], dtype)
-    sums = np.moveaxis(output, -3, 2)
+    sums = move_axis(output, -3, 2)
     domain = (*grad.shape[:-3], *grad.shape[-2:])
     with serial_blas:
         sum_blocks(sums, domain, add, block=pixels, dtype=dtype, most_workers=workers)
@@ -237,10 +239,10 @@ def _add_values(target: np.ndarray, products: np.ndarray, pixels: np.ndarray, fi
     aligned, shared = groups * parts == entries, list(target.shape[3:]) != images
     if first and aligned and not shared:
         by_part = target.reshape(height, width, groups, parts, *images)
-        _sum_channels(products, pixels, np.moveaxis(by_part, 2, 0))
+        _sum_channels(products, pixels, move_axis(by_part, 2, 0))
         return
     values = _sum_channels(products, pixels, np.empty((*split[:4], *images), products.dtype))
-    values = np.moveaxis(values, 0, 2).reshape(height, width, groups * parts, *images)
+    values = move_axis(values, 0, 2).reshape(height, width, groups * parts, *images)
     if not aligned:
         values = np.add.reduce(values.reshape(height, width, entries, -1, *images), axis=3)
     if shared:
