@@ -82,5 +82,7 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     dtype = np.dtype(dtype)
     nbytes = math.prod(shape) * dtype.itemsize
     memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
-    offset = -addressof(c_char.from_buffer(memory)) % _ALIGNMENT  # the array's own ways to ask are slower
+    offset = (
+        -addressof(c_char.from_buffer(memory.data)) % _ALIGNMENT
+    )  # the array's own ways to ask are slower
     return np.ndarray(shape, dtype, memory, offset)
