@@ -89,5 +89,7 @@ def image_axes(axes: Any, ndim: int) -> tuple[int, int]:
 
 def is_lazy(array: Any) -> bool:
     """Whether it is a dask array, whose values are not known before they are computed."""
+    if type(array) is np.ndarray:
+        return False
     library = getattr(sys.modules.get("dask"), "array", None)
     return isinstance(array, getattr(library, "Array", ()))

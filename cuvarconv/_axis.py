@@ -84,24 +84,11 @@ class Axis:
         tap, end, _ = taps.indices(self.taps)
         if (first, last, tap, end) == (0, self.length, 0, self.taps):
             return self
-        return replace(
-            self,
-            start=self.start + first * self.stride + tap * self.dilation,
-            length=last - first,
-            taps=end - tap,
-        )
+        return _part(self, first, last, tap, end)
 
     def gathered(self) -> Axis:
         """Return the window over an image that holds the entries of `table`, in their order."""
-        table = self.table()
-        return replace(
-            self,
-            stride=table.stride,
-            dilation=table.dilation,
-            start=0,
-            size=len(table.sources),
-            mode="valid",
-        )
+        return _gathered(self)
 
     def table(self, *, by_tap: bool | None = None) -> IndexTable:
         """Look up every source once, here, so that no backend needs to know the mode.
@@ -147,6 +134,20 @@ class Axis:
         first, last, _ = pixels.indices(self.size)
         small = self.taps * (last - first) <= _CACHED_ENTRIES
         return (_cached_inverse if small else _make_inverse)(self, first, last, every)
+
+
+@functools.lru_cache(maxsize=512)
+def _part(axis: Axis, first: int, last: int, tap: int, end: int) -> Axis:
+    """Return the window of outputs first … last−1 and taps tap … end−1."""
+    start = axis.start + first * axis.stride + tap * axis.dilation
+    return replace(axis, start=start, length=last - first, taps=end - tap)
+
+
+@functools.lru_cache(maxsize=512)
+def _gathered(axis: Axis) -> Axis:
+    table = axis.table()
+    steps = {"stride": table.stride, "dilation": table.dilation}
+    return replace(axis, **steps, start=0, size=len(table.sources), mode="valid")
 
 
 def _make_table(axis: Axis, by_tap: bool) -> IndexTable:

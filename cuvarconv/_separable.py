@@ -177,10 +177,10 @@ def _real_parts(window: Window, dtype: np.dtype) -> Iterator[tuple[str, Window, 
 
 def _kernels(sigmas: tuple[Any, Any], window: Window) -> list[np.ndarray]:
     """Return the weights along both axes, (k, 1) and (1, k)."""
-    return [
-        kernel(sigmas[0], window.rows.taps)[:, None],
-        kernel(sigmas[1], window.columns.taps)[None, :],
-    ]
+    down = kernel(sigmas[0], window.rows.taps)
+    same = sigmas[1] is sigmas[0] and window.columns.taps == len(down)
+    across = down if same else kernel(sigmas[1], window.columns.taps)
+    return [down[:, None], across[None, :]]
 
 
 def _upload(call: Call, weights: np.ndarray, ndim: int, dtype: np.dtype) -> Any:

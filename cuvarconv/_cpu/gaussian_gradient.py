@@ -39,10 +39,12 @@ from cuvarconv._cpu.gaussian import (
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_SPREAD = (1 << 15, 128)  # pixels, and columns of them, that are summed up together
-_HELD = 9 << 20  # bytes of all weights, if they are held
+# Pixels, and columns of them, that are summed up together.  In smaller blocks the outputs around them
+# weigh more, and two threads queue at the interpreter lock.
+_SPREAD = (1 << 16, 256)
+_HELD = 14 << 20  # bytes of all weights, if they are held
 _WEIGHTS = 4 << 20  # bytes of those along one axis that are held at once, if not
-_ARRAYS = 12  # of as many pixels as reach a block, while it is summed up
+_ARRAYS = 14  # of as many pixels as reach a block, while it is summed up
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
 _PIECE = 1 << 20  # bytes of a piece's weights along one axis
 _SCRATCH = 8 * _PIECE  # bytes: weights, their slopes, and the sums of two
@@ -93,7 +95,8 @@ def gaussian_input_gradient(
         store(target, total)
 
     places = rectangles(output.shape, *_SPREAD)
-    for_each(block, places, most_workers=WORKSPACE // _bytes(places, window, dtype) if places else 1)
+    workers = WORKSPACE // _bytes(places[0], window, sigmas, angle, dtype) if places else 1
+    for_each(block, places, most_workers=workers)
 
 
 def _outputs(run: Run, axis: Axis) -> slice:
@@ -101,13 +104,17 @@ def _outputs(run: Run, axis: Axis) -> slice:
     return slice(max(0, run.first - axis.taps + 1), min(axis.length, run.first + run.length))
 
 
-def _bytes(places: list[Where], window: Window, dtype: np.dtype) -> int:
-    """Return what a worker takes, from the pixels whose Gaussians reach a block."""
-    *batch, down, across = places[0]
+def _bytes(where: Where, window: Window, sigmas: Maps, angle: np.ndarray | None, dtype: np.dtype) -> int:
+    """Return what a worker takes for a block, from the pixels whose Gaussians reach it."""
+    *batch, down, across = where
     reached = math.prod(part.stop - part.start for part in batch)
     for part, axis in ((down, window.rows), (across, window.columns)):
         reached *= min(part.stop - part.start + axis.taps - 1, axis.length)
-    return _ARRAYS * 8 * reached + max(_HELD, 3 * _WEIGHTS)
+    if angle is not None:
+        return 2 * _ARRAYS * 8 * reached  # maps in double precision, and no weights
+    widest = max(dtype.itemsize, *(sigma.itemsize for sigma in sigmas))
+    weights = (window.rows.taps // 2 + window.columns.taps // 2 + 2) * reached * dtype.itemsize
+    return _ARRAYS * widest * reached + min(weights, max(_HELD, 3 * _WEIGHTS))
 
 
 def _spread(tile: np.ndarray, given: np.ndarray, widths: Widths, shifts: Sequence[int]) -> None:
