@@ -1225,10 +1225,10 @@ PLANTED = [
             ),
             (
                 "parts: first output not strided",
-                "self.start + first * self.stride + tap",
-                "self.start + first + tap",
+                "axis.start + first * axis.stride + tap",
+                "axis.start + first + tap",
             ),
-            ("parts: first tap not dilated", "tap * self.dilation,", "tap,"),
+            ("parts: first tap not dilated", "tap * axis.dilation\n", "tap\n"),
         ],
     ),
     (
@@ -1314,8 +1314,8 @@ PLANTED = [
             ),
             (
                 "chunks of taps as large as the window",
-                "while pixels() > elements or",
-                "while pixels() > elements << 20 or",
+                "while planes * _pixels(run, apart) > elements or",
+                "while planes * _pixels(run, apart) > elements << 20 or",
             ),
         ],
     ),
@@ -1512,8 +1512,8 @@ PLANTED = [
             ),
             (
                 "overlap checked for the first operand only",
-                "for operand in self.operands):\n            return backend.empty",
-                "for operand in self.operands[:1]):\n            return backend.empty",
+                "for operand in self.operands):\n            return self.fresh",
+                "for operand in self.operands[:1]):\n            return self.fresh",
             ),
             (
                 "an overlapping output is not written back",
@@ -1537,7 +1537,7 @@ PLANTED = [
             ),
             (
                 "output=dtype is ignored",
-                "dtype = requested_dtype(self._given, tuple(operand.dtype for operand in self.operands))",
+                "dtype = requested_dtype(self.given, tuple(operand.dtype for operand in self.operands))",
                 "dtype = default",
             ),
             (
@@ -1607,10 +1607,14 @@ PLANTED = [
             ),
             (
                 "kernels keep their own order of axes",
-                "return view.transpose(0, 1, *(2 + axis for axis in order))",
+                "return view.transpose(0, 1, *[2 + axis for axis in order])",
                 "return view",
             ),
-            ("any length along the channels is taken", "length and expected % length == 0", "bool(length)"),
+            (
+                "any length along the channels is taken",
+                "length and shape[axis] % length == 0",
+                "bool(length)",
+            ),
             (
                 "lengths of the image axes swapped",
                 "dict(zip(order[-2:], image, strict=True))",

@@ -258,6 +258,15 @@ def test_output_overlaps_the_weights(xp):
     assert_equal(xp.to_numpy(k)[0], values[0])
 
 
+def test_output_overlaps_the_weights_over_many_blocks(xp):
+    """The first block writes what the last one reads."""
+    x, values = xp.asarray(integers((900, 400))), kernels((3, 1), (900, 400))
+    k = xp.asarray(values.copy())
+    expected = xp.to_numpy(cuvarconv.correlate(x, k))
+    cuvarconv.correlate(x, k, k[1, 0, ::-1])
+    assert_equal(xp.to_numpy(k)[1, 0, ::-1], expected)
+
+
 def test_output_overlapping_with_another_dtype(xp):
     values = integers((4, 6), np.float32)
     x = xp.asarray(values.copy())
