@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from cuvarconv._blocks import tap_chunks
 from cuvarconv._window import Window
 
 _SMALL = 1 << 12  # pixels that are looked up faster than cut into rectangles
+_TOGETHER = 1 << 16  # pixels that are looked up at once, to a temporary array
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
 
 
@@ -37,13 +38,18 @@ def shifted_pixels(
 
 
 def gather(
-    image: np.ndarray, rows: IndexTable, columns: IndexTable, cval: Any, dtype: np.dtype
+    image: np.ndarray,
+    rows: IndexTable,
+    columns: IndexTable,
+    cval: Any,
+    dtype: np.dtype,
+    empty: Callable[..., np.ndarray] = np.empty,
 ) -> np.ndarray:
-    """Copy the pixels that two index tables name into one array of the computing dtype.
+    """Copy the pixels that two index tables name into one array of the computing dtype, made by `empty`.
 
     What lies inside the image is copied as a rectangle; the four margins are looked up.
     """
-    tile = np.empty((*image.shape[:-2], len(rows.sources), len(columns.sources)), dtype)
+    tile = empty((*image.shape[:-2], len(rows.sources), len(columns.sources)), dtype)
     if tile.size > _SMALL and rows.last > rows.first and columns.last > columns.first:
         top, left = rows.sources[rows.first], columns.sources[columns.first]
         bottom, right = top + rows.last - rows.first, left + columns.last - columns.first
@@ -52,12 +58,15 @@ def gather(
         for beside in (slice(0, rows.first), slice(rows.last, None)):  # whole rows at once
             if rows.sources[beside].size:
                 tile[..., beside, middle] = image[..., left:right][..., rows.sources[beside], :]
-        margins = [(slice(None), slice(0, columns.first)), (slice(None), slice(columns.last, None))]
+        margins = [slice(0, columns.first), slice(columns.last, None)]
     else:
-        margins = [(slice(None), slice(None))]
-    for down, across in margins:
-        if columns.sources[across].size:
-            tile[..., down, across] = image[..., rows.sources[:, None], columns.sources[across]]
+        margins = [slice(None)]
+    for across in margins:
+        sources = columns.sources[across]
+        height = max(1, _TOGETHER // max(1, image[..., 0, 0].size * sources.size))
+        for first in range(0, len(rows.sources) if sources.size else 0, height):
+            down = slice(first, first + height)
+            tile[..., down, across] = image[..., rows.sources[down, None], sources]
     if rows.outside:
         tile[..., rows.sources == CVAL, :] = cval
     if columns.outside:
