@@ -63,8 +63,12 @@ def gather(
         margins = [slice(None)]
     for across in margins:
         sources = columns.sources[across]
-        height = max(1, _TOGETHER // max(1, image[..., 0, 0].size * sources.size))
-        for first in range(0, len(rows.sources) if sources.size else 0, height):
+        if not sources.size:
+            continue
+        height = len(rows.sources)
+        if tile.size > _TOGETHER:
+            height = max(1, _TOGETHER // (tile[..., 0, 0].size * sources.size))
+        for first in range(0, len(rows.sources), height):
             down = slice(first, first + height)
             tile[..., down, across] = image[..., rows.sources[down, None], sources]
     if rows.outside:
