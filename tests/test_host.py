@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tolerances import noise
+from tolerances import integers, noise
 
 import cuvarconv
 
@@ -223,6 +223,20 @@ def test_steps_of_any_kind_and_size(step):
     stride = min(int(step), 1 << 30)
     np.testing.assert_array_equal(cuvarconv.correlate(x, k, stride=step), x[::stride, ::stride])
     np.testing.assert_array_equal(cuvarconv.correlate(x, k, dilation=step), x)
+
+
+def test_distant_taps_of_large_images():
+    """All of their pixels are looked up, in many pieces."""
+    x, k, step = integers((3, 300, 400)), integers((2, 3), seed=1), (1 << 20) + 1
+    rows = (np.arange(300)[:, None] + step * np.arange(-1, 1)) % 300
+    columns = (np.arange(400)[:, None] + step * np.arange(-1, 2)) % 400
+    expected = sum(k[m, n] * x[:, rows[:, m]][..., columns[:, n]] for m, n in np.ndindex(k.shape))
+    result = cuvarconv.correlate(x, k, mode="wrap", dilation=step)
+    np.testing.assert_array_equal(result, expected)
+    each = cuvarconv.modulated_correlate(
+        x[:, None], k[None, None], np.ones((2, 3)), mode="wrap", dilation=step
+    )
+    np.testing.assert_array_equal(each[:, 0], expected)
 
 
 def test_output_whose_elements_share_memory_is_refused():

@@ -17,7 +17,7 @@ _BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one bl
 MATRIX = 1 << 20  # elements of one matrix; of larger ones, parts are put in order and multiplied
 _PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 _MOST = 1 << 17  # outputs per channel in one block
-_SLAB = 1 << 19  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
+_SLAB = 9 << 16  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
 _TERMS = 400  # that one matrix product sums up, unless a single row of taps has more
 _BLOCKS = 4  # at least, unless they have fewer elements of columns than these
 _LEAST = 1 << 18
@@ -129,13 +129,18 @@ def _shifted(
     Copies, columns and products lie in `scratch`.
     """
     rows, columns = window.rows.table(), window.columns.table()
-    tile = move_axis(gather(planes, rows, columns, window.cval, dtype), -3, 0)
-    shape = (window.columns.taps, *tile.shape[:-1], window.columns.length)
+    *batch, channels, _, _ = planes.shape
+    shape = (window.columns.taps, channels, *batch, len(rows.sources), window.columns.length)
     elements = math.prod(shape)
-    scratch.make_room((elements + min(window.rows.taps * elements, _SLAB) + _SLAB // 4) * dtype.itemsize)
+    later = min(window.rows.taps * elements, _SLAB) + _SLAB // 4
+    gathered = planes[..., 0, 0].size * len(rows.sources) * len(columns.sources)
+    scratch.make_room((elements + max(gathered, later)) * dtype.itemsize)
     copies = scratch.empty(shape, dtype)
+    kept = scratch.taken
+    tile = move_axis(gather(planes, rows, columns, window.cval, dtype, scratch.empty), -3, 0)
     for copy, across in zip(copies, tap_slices(window.columns, columns), strict=True):
         np.copyto(copy, tile[..., across])
+    scratch.clear(kept)
     *outer, pitch, step = copies.strides
     shape = (window.rows.taps, *copies.shape[:-2], *window.output_shape)
     strides = (pitch * rows.dilation, *outer, pitch * rows.stride, step)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 _ALIGNED = 64  # bytes
+_LOST = 1 << 10  # bytes between the parts
 
 
 class Scratch:
@@ -17,15 +18,15 @@ class Scratch:
     """
 
     def __init__(self, nbytes: int) -> None:
-        self._buffer = np.empty(nbytes, np.uint8)
-        self._taken = 0
+        self._buffer = np.empty(0, np.uint8)
+        self.make_room(nbytes)
 
     def make_room(self, nbytes: int) -> None:
         """Take back all parts, and see that so many bytes can be handed out."""
         self._taken = 0
-        if nbytes > self._buffer.size:
+        if nbytes + _LOST > self._buffer.size:
             del self._buffer  # first, so that both are never there
-            self._buffer = np.empty(nbytes, np.uint8)
+            self._buffer = np.empty(nbytes + _LOST, np.uint8)
 
     @property
     def taken(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from cuvarconv._blocks import tap_chunks
 from cuvarconv._window import Window
 
 _SMALL = 1 << 12  # pixels; of so few all are looked up, which is faster than to cut them into rectangles
+_TOGETHER = 1 << 16  # pixels that are looked up at once, to a temporary array
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
 
 # Of one array of a block: memory is read faster the longer the pieces of each tap's weights are, and threads
@@ -43,9 +44,14 @@ def shifted_pixels(
 
 
 def gather(
-    image: np.ndarray, rows: IndexTable, columns: IndexTable, cval: Any, dtype: np.dtype
+    image: np.ndarray,
+    rows: IndexTable,
+    columns: IndexTable,
+    cval: Any,
+    dtype: np.dtype,
+    empty: Callable[..., np.ndarray] = np.empty,
 ) -> np.ndarray:
-    """Copy the pixels that two index tables name into one array of the computing dtype.
+    """Copy the pixels that two index tables name into one array of the computing dtype, made by `empty`.
 
     What lies inside the image is copied as a rectangle; the four margins are looked up.
     """
@@ -54,7 +60,7 @@ def gather(
     if count <= _SMALL and image.size <= _SMALL:
         tile = image.take(rows.sources, -2).take(columns.sources, -1).astype(dtype, copy=False)
     else:
-        tile = np.empty(shape, dtype)
+        tile = empty(shape, dtype)
         _copy(tile, image, rows, columns, at_once=count <= _SMALL)
     if rows.outside:
         tile[..., rows.sources == CVAL, :] = cval
@@ -74,12 +80,19 @@ def _copy(
         for beside in (slice(0, rows.first), slice(rows.last, None)):  # whole rows at once
             if rows.sources[beside].size:
                 tile[..., beside, middle] = image[..., left:right][..., rows.sources[beside], :]
-        margins = [(slice(None), slice(0, columns.first)), (slice(None), slice(columns.last, None))]
+        margins = [slice(0, columns.first), slice(columns.last, None)]
     else:
-        margins = [(slice(None), slice(None))]
-    for down, across in margins:
-        if columns.sources[across].size:
-            tile[..., down, across] = image[..., rows.sources[:, None], columns.sources[across]]
+        margins = [slice(None)]
+    for across in margins:
+        sources = columns.sources[across]
+        if not sources.size:
+            continue
+        height = len(rows.sources)
+        if tile.size > _TOGETHER:
+            height = max(1, _TOGETHER // (tile[..., 0, 0].size * sources.size))
+        for first in range(0, len(rows.sources), height):
+            down = slice(first, first + height)
+            tile[..., down, across] = image[..., rows.sources[down, None], sources]
 
 
 def move_axis(array: np.ndarray, source: int, destination: int) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,36 +82,56 @@ def local_kernels_gradient(
     given, images, matrices = layout.images(grad), layout.images(input), layout.matrices(output)
     channels = output.shape[-4:-2]
     cuts, samples = layout.blocks(grad.shape[:-3], window.output_shape, channels)
+    products = _Products(layout, given, images, matrices, window, samples, dtype)
+    alone = all(grad.shape[axis] == 1 for axis in layout.shared)
+    plain = alone and math.prod(output.shape[:2]) > 1 and math.prod(channels) <= KERNELS
+    workers = WORKSPACE // (_NUMBERS * dtype.itemsize if plain else BYTES)
+    with serial_blas:
+        for_each(products.write if plain else products.add_up, cuts, most_workers=workers)
 
-    def products(where: Where) -> None:
-        *batch, down, across = layout.both(where, samples[0])
-        planes, part = images[tuple(batch)], window.part(down, across)
-        factors = layout.by_pixel(given[(*batch, slice(None), down, across)].astype(dtype, copy=False))
-        read = planes[..., 0, 0].size * part.rows.entries * part.columns.entries * channels[1]
-        shape = (*factors.shape[:-2], *channels)
-        scratch = Scratch((math.prod(shape) + min(read, COPIES)) * dtype.itemsize)
-        pairs = scratch.empty(shape, dtype)
+
+@dataclass(frozen=True)
+class _Products:
+    """Products conj(x) g of every pair of channels, with axes in the order of the layout."""
+
+    layout: Layout
+    grad: np.ndarray
+    input: np.ndarray
+    output: np.ndarray
+    window: Window
+    samples: list[Where]
+    dtype: np.dtype
+
+    def write(self, where: Where) -> None:
+        """Write those of a single sample: both factors, repeated for every pair, are multiplied in one go."""
+        part, factors = self.window.part(*where[-2:]), self._factors(where, self.samples[0])
+        planes = self._planes(where, self.samples[0])
+        inputs, outputs = self.output.shape[-2:]
+        shape = (*factors.shape[:-2], inputs, outputs)
+        read = planes[..., 0, 0].size * part.rows.entries * part.columns.entries * outputs
+        scratch = Scratch((math.prod(shape) + min(read, COPIES)) * self.dtype.itemsize)
+        pairs = scratch.empty(shape, self.dtype)
         np.copyto(pairs, factors)
-        for m, row in row_tiles(layout, planes, part, dtype, copies=channels[1], scratch=scratch):
+        for m, row in row_tiles(self.layout, planes, part, self.dtype, copies=outputs, scratch=scratch):
             for n, pixels in row:
-                target = matrices[m, n][where]
+                target = self.output[m, n][where]
                 columns = pixels.conj().reshape(shape)
-                if target.dtype == dtype:
+                if target.dtype == self.dtype:
                     np.multiply(columns, pairs, out=target)
                 else:
                     store(target, columns * pairs)
 
-    def sums(where: Where) -> None:
-        for m, n in np.ndindex(output.shape[:2]):
-            tap = window.part(*where[-2:]).taps(slice(m, m + 1), slice(n, n + 1))
-            target = matrices[(m, n, *where)]
-            in_place = len(samples) == 1 and target.dtype == dtype
-            total = target if in_place else np.zeros(target.shape, dtype)
-            for some in samples:
-                *batch, down, across = layout.both(where, some)
-                ((_, ((_, pixels),)),) = row_tiles(layout, images[tuple(batch)], tap, dtype)
-                factors = given[(*batch, slice(None), down, across)].astype(dtype, copy=False)
-                columns, rows = pixels.conj().swapaxes(-1, -2), layout.by_pixel(factors)
+    def add_up(self, where: Where) -> None:
+        """Add up those of all samples, in matrix products."""
+        part = self.window.part(*where[-2:])
+        for m, n in np.ndindex(self.output.shape[:2]):
+            tap = part.taps(slice(m, m + 1), slice(n, n + 1))
+            target = self.output[(m, n, *where)]
+            in_place = len(self.samples) == 1 and target.dtype == self.dtype
+            total = target if in_place else np.zeros(target.shape, self.dtype)
+            for some in self.samples:
+                ((_, ((_, pixels),)),) = row_tiles(self.layout, self._planes(where, some), tap, self.dtype)
+                columns, rows = pixels.conj().swapaxes(-1, -2), self._factors(where, some)
                 if in_place:
                     multiply(columns, rows, out=target)
                 else:
@@ -118,8 +139,12 @@ def local_kernels_gradient(
             if not in_place:
                 store(target, total)
 
-    alone = all(grad.shape[axis] == 1 for axis in layout.shared)
-    plain = alone and math.prod(output.shape[:2]) > 1 and math.prod(channels) <= KERNELS
-    workers = WORKSPACE // (_NUMBERS * dtype.itemsize if plain else BYTES)
-    with serial_blas:
-        for_each(products if plain else sums, cuts, most_workers=workers)
+    def _planes(self, where: Where, some: Where) -> np.ndarray:
+        """Return the images of some samples, whole, in a block of (own…, H, W)."""
+        return self.input[self.layout.both(where, some)[:-2]]
+
+    def _factors(self, where: Where, some: Where) -> np.ndarray:
+        """Return the incoming gradient of some samples in a block, (own…, H, W, samples, C_out)."""
+        *batch, down, across = self.layout.both(where, some)
+        block = self.grad[(*batch, slice(None), down, across)]
+        return self.layout.by_pixel(block.astype(self.dtype, copy=False))
