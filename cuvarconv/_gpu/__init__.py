@@ -141,9 +141,10 @@ def view(name: str, array: Any) -> Any:
 
 def _aligned(name: str, array: Any) -> Any:
     """Refuse an array that no kernel can read, nor CuPy: one such access is the end of a CUDA context."""
-    if array.data.ptr % array.itemsize:
+    steps = (stride for length, stride in zip(array.shape, array.strides, strict=True) if length > 1)
+    if array.data.ptr % array.itemsize or any(stride % array.itemsize for stride in steps):
         raise ValueError(
-            f"{name}: expected an address that is a multiple of {array.itemsize}, the bytes of "
-            f"{array.dtype}, got {array.data.ptr:#x}; the view starts within an item"
+            f"{name}: expected every element at a multiple of {array.itemsize}, the bytes of {array.dtype}, "
+            f"got address {array.data.ptr:#x} and strides {array.strides}; some start within an item"
         )
     return array
