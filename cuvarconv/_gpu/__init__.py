@@ -19,6 +19,7 @@ except ImportError as error:
         f"whichever your driver supports ({error})"
     ) from error
 
+from cuvarconv._gpu._kept import uploaded
 from cuvarconv._gpu._pieces import store
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.bilateral import bilateral
@@ -129,7 +130,7 @@ def view(name: str, array: Any) -> Any:
     if isinstance(array, cupy.ndarray):
         return _aligned(name, array)
     if not hasattr(array, "__dlpack__") or isinstance(array, np.generic | np.ndarray):
-        return cupy.asarray(np.asarray(array))
+        return uploaded(np.asarray(array))
     if name == "output" and not hasattr(array, "__setitem__"):
         raise TypeError("output: the array is immutable; leave output out and use the result")
     try:
