@@ -42,7 +42,10 @@ PYTEST = (
     *("-o", "addopts=", "-o", "filterwarnings=default", "--strict-markers", "-p", "gpu_plugin"),
     *("-p", "no:cacheprovider", "-q", "--tb=short", "-rfE", "--dist=worksteal", "--max-worker-restart=40"),
 )
-SANITIZER = ("compute-sanitizer", "--error-exitcode", "9", "--report-api-errors", "no")
+SANITIZER = (
+    shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer",
+    *("--error-exitcode", "9", "--report-api-errors", "no"),
+)
 TOOLS = ("memcheck", "racecheck", "initcheck", "synccheck")
 SCRIPTS = (
     *("correlate", "modulated", "local", "spread", "gradients", "gaussian", "bilateral"),
@@ -61,7 +64,7 @@ def described_and_checked(given: argparse.Namespace) -> bool:
 def tests(given: argparse.Namespace) -> bool:
     """Run pytest; failures.jsonl and tests.log grow as it goes, tests.xml is written at its end."""
     name = f"tests-{given.part.replace('/', '-of-')}"
-    command = [sys.executable, "-m", "pytest", *PYTEST, "-n", str(min(8, given.workers))]
+    command = [sys.executable, "-m", "pytest", *PYTEST, "-n", str(given.workers or 8)]
     command += [f"--gpu-part={given.part}", f"--gpu-failures={given.folder / name}.failures.jsonl"]
     command += [f"--junitxml={given.folder / name}.xml"]
     return run([*command, *(given.names or ["tests"])], given.folder / f"{name}.log", given.minutes) == 0
@@ -148,7 +151,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", help="of tests, tools or benchmarks")
     parser.add_argument("--minutes", type=float, default=9.0, help="after which the step ends")
     parser.add_argument("--part", default="1/1", metavar="K/N", help="of the tests")
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes at a time")
+    parser.add_argument("--workers", type=int, help="processes at a time, to compile and for tests")
     parser.add_argument("--kernels", type=Path, help="file with compiled kernels")
     parser.add_argument("--quick", action="store_true", help="small benchmarks")
     parser.add_argument("--emulator", action="store_true", help="check the emulator's results, in float32")
