@@ -69,7 +69,9 @@ class Gpu:
 
     def __init__(self) -> None:
         import cupy
+        import torch
 
+        torch.cuda.init()  # what `time` uses of it does not do so
         name = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)["name"]
         self.name = name.decode() if isinstance(name, bytes) else name
         self._cupy = cupy

@@ -118,8 +118,6 @@ def hopper_table(found):
 class Planned:
     """A kernel that is not launched; it says what it would have been launched with."""
 
-    max_dynamic_shared_size_bytes = 1 << 30
-
     def __init__(self, name):
         self.name = name
 

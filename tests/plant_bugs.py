@@ -1161,8 +1161,8 @@ PLANTED = [
         [
             (
                 "more shared memory than asked for",
-                "kernel.max_dynamic_shared_size_bytes = shared\n",
-                "pass\n",
+                "most_shared_memory() - kernel.shared_size_bytes\n",
+                "(48 << 10) - kernel.shared_size_bytes\n",
             ),
             (
                 "grid and block swapped",

@@ -348,6 +348,18 @@ def test_misaligned_device_memory_is_refused(xp, name):
     assert (xp.to_numpy(memory) == 1).all()
 
 
+@pytest.mark.no_launch(reason="an access that is not aligned would end the CUDA context")
+@pytest.mark.parametrize("xp", ["cuda"], indirect=True)
+@pytest.mark.parametrize("name", ["input", "output"])
+def test_rows_that_start_within_an_item_are_refused_on_a_device(xp, name):
+    memory = xp.asarray(np.ones((6, 15), np.float32))
+    given = {key: xp.asarray(np.ones((6, 7), np.complex64)) for key in ("input", "output")}
+    given[name] = xp.as_strided(memory.ravel()[:84].view(np.complex64), (6, 7), (60, 8))
+    with pytest.raises(ValueError, match=f"{name}: .*multiple of 8, .*strides \\(60, 8\\)"):
+        cuvarconv.correlate(**given, weights=xp.asarray(np.ones((3, 3), np.float32)))
+    assert (xp.to_numpy(memory) == 1).all()
+
+
 def test_read_only_operands_stay_as_they_are():
     x, k = integers((6, 7)), kernels((3, 3), (6, 7))
     copies = x.copy(), k.copy()

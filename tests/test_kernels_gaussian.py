@@ -1,8 +1,10 @@
 """What the Gaussian's kernels read and compute, counted by the emulator, and how large their tiles are."""
 
+import emulator
 import numpy as np
 import pytest
-from tolerances import noise
+from scipy import ndimage
+from tolerances import assert_close, noise
 from traffic import PIXELS as TILE_PIXELS
 from traffic import read_by
 
@@ -176,3 +178,15 @@ def test_images_of_any_size_leave_device_memory_alone(cuda_backend, instantiatio
             result = call()
         assert pool.peak <= before + result.nbytes + (64 << 20)
         del result
+
+
+def test_static_and_dynamic_shared_memory_of_more_than_48_kib(cuda_backend, instantiations):
+    """Neither is by itself; a device refuses both together unless it is asked for more."""
+    x, map_ = noise((16, 32), "float32"), np.full((16, 32), 12.0)
+    with emulator.recording() as launches:
+        y = cuvarconv.gaussian_filter(*map(cuda_backend.asarray, (x, map_)), radius=(37, 41), mode="constant")
+    (launch,) = launches
+    assert (48 << 10) - 512 < launch.shared_mem <= 48 << 10
+    kernels = [np.exp(-0.5 * (np.arange(-radius, radius + 1) / 12.0) ** 2) for radius in (37, 41)]
+    kernel = np.outer(*(each / each.sum() for each in kernels))
+    assert_close(y.get(), ndimage.correlate(x.astype(float), kernel, mode="constant"))

@@ -122,3 +122,21 @@ def test_many_geometries_are_forgotten_in_the_end(cuda_backend, instantiations, 
         arrays = operands(((4, width), (1, 1, 4, width)), width)
         assert_equal(called(cuda_backend, cuvarconv.correlate, arrays), cuvarconv.correlate(*arrays))
         assert len(kept._kept) + len(kept._previous) <= 2 * 3 * 6
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_graph_is_captured_of_calls_that_were_made_before(cuda_backend, instantiations, monkeypatch, name):
+    """What a call has to copy from the host is refused: replayed, it would copy what lies there by then."""
+    if not cuda_backend.is_emulated:
+        pytest.skip("the emulator's streams can pretend; tests/test_torch_cuda.py captures on a GPU")
+    stream = type(cuda_backend.module.cuda.get_current_stream())
+    function, shapes, keywords = CALLS[name]
+    given = [cuda_backend.asarray(array) for array in operands(shapes, 3)]
+    module("_kept").kept.clear()
+    monkeypatch.setattr(stream, "capturing", True)
+    with pytest.raises(RuntimeError, match="once before the capture"):
+        function(*given, **keywords)
+    monkeypatch.setattr(stream, "capturing", False)
+    expected = function(*given, **keywords)
+    monkeypatch.setattr(stream, "capturing", True)
+    assert_equal(cuda_backend.to_numpy(function(*given, **keywords)), cuda_backend.to_numpy(expected))

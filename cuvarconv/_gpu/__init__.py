@@ -19,6 +19,7 @@ except ImportError as error:
         f"whichever your driver supports ({error})"
     ) from error
 
+from cuvarconv._gpu._kept import uploaded
 from cuvarconv._gpu._pieces import store
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.bilateral import bilateral
@@ -129,7 +130,7 @@ def view(name: str, array: Any) -> Any:
     if isinstance(array, cupy.ndarray):
         return _aligned(name, array)
     if not hasattr(array, "__dlpack__") or isinstance(array, np.generic | np.ndarray):
-        return cupy.asarray(np.asarray(array))
+        return uploaded(np.asarray(array))
     if name == "output" and not hasattr(array, "__setitem__"):
         raise TypeError("output: the array is immutable; leave output out and use the result")
     try:
@@ -141,9 +142,10 @@ def view(name: str, array: Any) -> Any:
 
 def _aligned(name: str, array: Any) -> Any:
     """Refuse an array that no kernel can read, nor CuPy: one such access is the end of a CUDA context."""
-    if array.data.ptr % array.itemsize:
+    steps = (stride for length, stride in zip(array.shape, array.strides, strict=True) if length > 1)
+    if array.data.ptr % array.itemsize or any(stride % array.itemsize for stride in steps):
         raise ValueError(
-            f"{name}: expected an address that is a multiple of {array.itemsize}, the bytes of "
-            f"{array.dtype}, got {array.data.ptr:#x}; the view starts within an item"
+            f"{name}: expected every element at a multiple of {array.itemsize}, the bytes of {array.dtype}, "
+            f"got address {array.data.ptr:#x} and strides {array.strides}; some start within an item"
         )
     return array

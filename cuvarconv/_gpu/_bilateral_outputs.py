@@ -12,7 +12,6 @@ import numpy as np
 from cuvarconv._blocks import Where
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
-    in_elements,
     launches,
     offsets,
     sample_axes,
@@ -102,7 +101,7 @@ class Outputs:
 
     def of(self, array: Any, dtype: np.dtype) -> Any:
         """Return an array's values at these outputs."""
-        return in_elements(taken(array, self.row_numbers, self.column_numbers, dtype))
+        return taken(array, self.row_numbers, self.column_numbers, dtype)
 
     def centres(self, array: Any, window: Window) -> Any:
         """Return an image under the centres of these outputs."""

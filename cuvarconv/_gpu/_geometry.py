@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cupy
 import numpy as np
 
 from cuvarconv._axis import Axis, IndexTable
@@ -31,13 +30,6 @@ class Batch:
 
     bases: Offsets
     axes: tuple[BatchAxis, ...]
-
-
-def in_elements(array: Any) -> Any:
-    """Return the array, or a copy where its strides are no multiples of its items."""
-    if any(stride % array.itemsize for stride in array.strides):
-        return cupy.ascontiguousarray(array)
-    return array
 
 
 def strides(array: Any) -> Offsets:

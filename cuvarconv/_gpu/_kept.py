@@ -10,6 +10,16 @@ import cupy
 import numpy as np
 
 
+def uploaded(array: Any) -> Any:
+    """Copy an array of the host to the current device."""
+    if cupy.cuda.get_current_stream().is_capturing():  # a replay would copy what lies there by then
+        raise RuntimeError(
+            "a CUDA graph cannot copy from the host what this call needs: make the same call once before the "
+            "capture, with operands that are arrays on the device, of one dtype"
+        )
+    return cupy.asarray(array)
+
+
 class _Kept:
     """What was made for a key, kept for the next call that asks for it.
 
@@ -43,7 +53,7 @@ class _Kept:
         found = self.find(make, *what)
         if found is None:
             entries, record = make(*what)
-            found = (cupy.asarray(entries), record)
+            found = (uploaded(entries), record)
             if entries.nbytes <= self._LONGEST:
                 cupy.cuda.get_current_stream().synchronize()
                 self.keep(found, entries.nbytes, make, *what)

@@ -25,7 +25,6 @@ CPP_TYPES = {
 }
 
 MOST_BLOCKS = (1 << 31) - 1
-_SHARED_WITHOUT_ASKING = 48 << 10
 _RESERVED = 1 << 10  # bytes that the system takes of each block's shared memory
 
 
@@ -34,9 +33,12 @@ def _function(source: str, expression: str) -> Any:
     """Compile one instantiation, or load it from CuPy's disk cache."""
     module = cupy.RawModule(code=kernel_source(source), options=OPTIONS, name_expressions=(expression,))
     try:
-        return module.get_function(expression)
+        kernel = module.get_function(expression)
     except cupy.cuda.compiler.CompileException as error:
         raise RuntimeError(f"kernels/{source}.cu: {expression} does not compile:\n{error}") from error
+    # All that there is: 48 KiB, unless asked for more, are for static and dynamic shared memory together.
+    kernel.max_dynamic_shared_size_bytes = most_shared_memory() - kernel.shared_size_bytes
+    return kernel
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,6 @@ def launch(
 ) -> None:
     """Launch ``expression`` of ``kernels/<source>.cu`` on the current stream."""
     kernel = _function(source, expression)
-    if shared > _SHARED_WITHOUT_ASKING and kernel.max_dynamic_shared_size_bytes < shared:
-        kernel.max_dynamic_shared_size_bytes = shared
     prepared = Launch(kernel, blocks, threads, tuple(arguments), shared)
     prepared.run(prepared.arguments)
     see = getattr(_watched, "see", None)

@@ -24,6 +24,7 @@ import numpy as np
 
 from cuvarconv._axis import CVAL, Axis, InverseTable
 from cuvarconv._blocks import Where, blocks
+from cuvarconv._gpu._kept import uploaded
 from cuvarconv._window import Window
 
 if TYPE_CHECKING:
@@ -301,12 +302,12 @@ def _size(array: Any, read: list[int]) -> int:
 def gathered(image: Any, window: Window, dtype: np.dtype) -> Any:
     """Convert the pixels under a window, boundary included, and no others."""
     rows, columns = window.rows.table().sources, window.columns.table().sources
-    inside = (cupy.asarray(np.maximum(rows, 0))[:, None], cupy.asarray(np.maximum(columns, 0)))
+    inside = (uploaded(np.maximum(rows, 0))[:, None], uploaded(np.maximum(columns, 0)))
     image = image[(..., *inside)].astype(dtype)
     for axis, sources in ((-2, rows), (-1, columns)):
         outside = np.flatnonzero(sources == CVAL)
         if outside.size:
-            index = cupy.asarray(outside)
+            index = uploaded(outside)
             image[(..., index, slice(None)) if axis == -2 else (..., index)] = window.cval
     return image
 
@@ -341,7 +342,7 @@ def _index(outputs: np.ndarray) -> Any:
     if len(outputs) == 0:
         return slice(0, 0)
     first, last = int(outputs[0]), int(outputs[-1]) + 1
-    return slice(first, last) if last - first == len(outputs) else cupy.asarray(outputs)
+    return slice(first, last) if last - first == len(outputs) else uploaded(outputs)
 
 
 def store(target: Any, values: Any) -> None:

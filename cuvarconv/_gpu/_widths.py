@@ -11,7 +11,7 @@ import numpy as np
 
 from cuvarconv._blocks import Where, matching
 from cuvarconv._dtypes import accumulator_dtype
-from cuvarconv._gpu._geometry import BatchAxis, in_elements, in_runs, offsets, sizes, strides, table_arguments
+from cuvarconv._gpu._geometry import BatchAxis, in_runs, offsets, sizes, strides, table_arguments
 from cuvarconv._gpu._pieces import Piece
 from cuvarconv._gpu._tiles import THREADS
 from cuvarconv._window import Window
@@ -30,8 +30,7 @@ _NATIVE = (np.dtype(np.float32), WIDE)  # of maps
 
 def maps_of(sigmas: tuple[Any, Any], angle: Any) -> Maps:
     """Return the maps as the launchers walk them."""
-    given = sigmas if angle is None else (*sigmas, angle)
-    return tuple(in_elements(each) for each in given)
+    return sigmas if angle is None else (*sigmas, angle)
 
 
 def is_readable(each: Any) -> bool:

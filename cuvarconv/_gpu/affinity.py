@@ -8,7 +8,6 @@ import numpy as np
 
 from cuvarconv._gpu._geometry import (
     batch_axes,
-    in_elements,
     inverse_arguments,
     launches,
     merged,
@@ -34,7 +33,7 @@ def affinity(
     window's centre, `sharpness` 1/σ and `dtype` the computing dtype, which is the output's.
     """
     batch = guide.ndim - 3
-    for piece in pieces(Piece(in_elements(guide), output, output[0, 0], window), dtype, batch=batch):
+    for piece in pieces(Piece(guide, output, output[0, 0], window), dtype, batch=batch):
         height, width = piece.window.output_shape
         blocks = -(-height * width // THREADS) * window.rows.taps
         samples = merged(batch_axes(piece, batch))
@@ -68,7 +67,7 @@ def affinity_gradient(
     `affinity`.  Operands of another dtype are converted as a whole: they are rare.
     """
     batch, channels = guide.ndim - 3, guide.shape[-3]
-    features, given = (in_elements(array).astype(dtype, copy=False) for array in (guide, grad))
+    features, given = (array.astype(dtype, copy=False) for array in (guide, grad))
     for piece in pieces(AdjointPiece.of(features, given, output, window), dtype, batch=batch):
         height, width = piece.output.shape[-2:]
         blocks = -(-height * width // THREADS) * -(-channels // _CHANNELS)

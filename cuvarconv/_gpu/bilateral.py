@@ -13,7 +13,6 @@ from cuvarconv._blocks import Where, matching
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
     Batch,
-    in_elements,
     in_runs,
     launches,
     offsets,
@@ -51,10 +50,9 @@ def bilateral(
     (batch…, H_out, W_out), these three with axes of length 1 where they broadcast.  `dtype` is the
     computing dtype; radii are int(truncate·σ + 0.5), or the window's for None.
     """
-    image = in_elements(input)
-    likeness = image if _same(guide, input) else in_elements(guide)
+    likeness = input if _same(guide, input) else guide
     batch = output.ndim - 3
-    call = FilterPiece(image, likeness, sigma_spatial, sigma_range, output, window)
+    call = FilterPiece(input, likeness, sigma_spatial, sigma_range, output, window)
     for piece in pieces(call, dtype, batch=batch):
         channels, features = piece.image.shape[-3], piece.guide.shape[-3]
         same = _same(piece.image, piece.guide)
@@ -125,7 +123,7 @@ class FilterPiece:
             guide = gathered(self.guide, real, real_dtype(dtype)) if self.guide is not self.image else image
             piece = replace(self, image=image, guide=guide, window=gathered_window(self.window))
         spatial, range_ = (sigma.astype(WIDTHS, copy=False) for sigma in (self.spatial, self.range))
-        return replace(piece, spatial=in_elements(spatial), range=in_elements(range_))
+        return replace(piece, spatial=spatial, range=range_)
 
     def _is_foreign(self, dtype: np.dtype) -> bool:
         return self.image.dtype != dtype or self.guide.dtype != real_dtype(dtype)

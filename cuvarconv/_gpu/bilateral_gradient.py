@@ -25,7 +25,6 @@ from cuvarconv._gpu._bilateral_outputs import (
     sum_taps,
 )
 from cuvarconv._gpu._geometry import (
-    in_elements,
     inverse_arguments,
     launches,
     offsets,
@@ -65,8 +64,8 @@ def bilateral_gradient(
     batch = input.ndim - 3
     if for_guide is not None and for_guide.shape[:batch] != input.shape[:batch]:
         dtype = accumulator_dtype(dtype)  # a sum is stored before it is complete
-    given, image = (in_elements(array).astype(dtype, copy=False) for array in (grad, input))
-    likeness = in_elements(guide).astype(real_dtype(dtype), copy=False)
+    given, image = (array.astype(dtype, copy=False) for array in (grad, input))
+    likeness = guide.astype(real_dtype(dtype), copy=False)
     call = GradientCall(given, image, likeness, sigma_spatial, sigma_range, window, truncation(truncate))
     if for_spatial is not None or for_range is not None:
         _fill_widths(call, for_spatial, for_range)

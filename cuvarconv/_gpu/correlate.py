@@ -12,7 +12,6 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
-    in_elements,
     in_runs,
     launches,
     offsets,
@@ -52,7 +51,7 @@ def correlate(
     `input` and `output` are (batch…, H, W), `weights` (kh, kw, batch…, H, W) with axes of length 1
     where they broadcast; `dtype` is the computing dtype.
     """
-    call = Piece(in_elements(input), in_elements(weights), output, window)
+    call = Piece(input, weights, output, window)
     for piece in pieces(call, dtype, batch=output.ndim - 2):
         shared, own = shared_and_own(batch_axes(piece, output.ndim - 2), operand=1)
         planes = min(shared[0].length, _MOST_PLANES) if shared else 1

@@ -16,7 +16,6 @@ from cuvarconv._gpu._geometry import (
     Batch,
     BatchAxis,
     batch_axes,
-    in_elements,
     in_runs,
     launches,
     merged,
@@ -64,7 +63,7 @@ def correlate_weights_gradient(
     if not (over_pixels or at_once):
         dtype = accumulator_dtype(dtype)  # a sum may be stored before it is complete
     nothing = cupy.empty((1,) * output.ndim, dtype)  # `Piece` knows of three arrays
-    call = Piece(in_elements(input), nothing, in_elements(grad), window)
+    call = Piece(input, nothing, grad, window)
     for region in _regions(output, dtype, over_pixels):
         target = output[(slice(None), slice(None), *region)]
         if over_pixels:

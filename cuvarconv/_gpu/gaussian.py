@@ -7,7 +7,7 @@ from typing import Any
 import cupy
 import numpy as np
 
-from cuvarconv._gpu._geometry import in_elements, launches, merged, sizes
+from cuvarconv._gpu._geometry import launches, merged, sizes
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import pieces
 from cuvarconv._gpu._replay import replayed
@@ -46,7 +46,7 @@ def gaussian(
     every pixel's; `dtype` is the computing dtype.
     """
     maps, number = maps_of(sigmas, angle), real_dtype(dtype)
-    for part, (image, target) in real_parts(in_elements(input), output):
+    for part, (image, target) in real_parts(input, output):
         if target is None:
             continue
         if image is None:

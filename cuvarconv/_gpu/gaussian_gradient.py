@@ -12,7 +12,7 @@ import numpy as np
 
 from cuvarconv._blocks import Where, blocks
 from cuvarconv._dtypes import accumulator_dtype
-from cuvarconv._gpu._geometry import in_elements, launches, merged, offsets, sizes, strides
+from cuvarconv._gpu._geometry import launches, merged, offsets, sizes, strides
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import fits, store
 from cuvarconv._gpu._tiles import THREADS
@@ -62,7 +62,7 @@ def gaussian_sigma_gradient(
     nothing = cupy.empty((1,) * (grad.ndim + 2), number)  # `Piece` knows of three arrays
     calls = [
         WidthsPiece(image, nothing, given, part_of(window, part), maps)
-        for part, (image, given) in real_parts(in_elements(input), in_elements(grad))
+        for part, (image, given) in real_parts(input, grad)
         if image is not None and given is not None
     ]
     kept = tuple(map(max, zip(*(output.shape for output in asked.values()), strict=True)))

@@ -11,7 +11,7 @@ import numpy as np
 
 from cuvarconv._blocks import Where, matching
 from cuvarconv._dtypes import accumulator_dtype
-from cuvarconv._gpu._geometry import in_elements, launches, merged, offsets, sizes, strides
+from cuvarconv._gpu._geometry import launches, merged, offsets, sizes, strides
 from cuvarconv._gpu._kept import on_device
 from cuvarconv._gpu._launch import CPP_TYPES, MOST_BLOCKS, launch
 from cuvarconv._gpu._pieces import AdjointPiece, Readers, most_readers, pieces, taken
@@ -55,7 +55,7 @@ def gaussian_input_gradient(
     maps, number = maps_of(sigmas, angle), real_dtype(dtype)
     nothing = cupy.empty((1,) * (output.ndim + 2), number)  # `AdjointPiece` knows of three arrays
     rows, columns = (Readers(axis, 0, axis.size) for axis in (window.rows, window.columns))
-    for _, (given, target) in real_parts(in_elements(grad), output):
+    for _, (given, target) in real_parts(grad, output):
         if target is None:
             continue
         if given is None:

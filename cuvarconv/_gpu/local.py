@@ -15,7 +15,6 @@ from cuvarconv._gpu._geometry import (
     BatchAxis,
     Offsets,
     batch_axes,
-    in_elements,
     in_runs,
     launches,
     offsets,
@@ -57,7 +56,7 @@ def local_correlate(
     if input.shape[-3] == 0:
         output[...] = 0
         return
-    call = Piece(in_elements(input), in_elements(kernels), output, window)
+    call = Piece(input, kernels, output, window)
     for piece in pieces(call, dtype, batch=output.ndim - 3):
         shared, own = shared_and_own(batch_axes(piece, output.ndim - 3), operand=1)
         at_once = samples_at_once(shared, dtype)

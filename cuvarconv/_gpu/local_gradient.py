@@ -15,7 +15,6 @@ from cuvarconv._gpu._geometry import (
     Batch,
     BatchAxis,
     batch_axes,
-    in_elements,
     inverse_arguments,
     launches,
     merged,
@@ -62,7 +61,7 @@ def local_input_gradient(
     if grad.shape[-3] == 0:
         output[...] = 0
         return
-    call = AdjointPiece.of(in_elements(grad), in_elements(kernels), output, window)
+    call = AdjointPiece.of(grad, kernels, output, window)
     for piece in pieces(call, dtype, batch=output.ndim - 3):
         shared, own = shared_and_own(batch_axes(piece, output.ndim - 3), operand=1)
         at_once = samples_at_once(shared, dtype)
@@ -131,7 +130,7 @@ def local_kernels_gradient(
     if len(summed) > 2 or not native:
         dtype = accumulator_dtype(dtype)  # a sum may be stored before it is complete
     nothing = cupy.empty((1,) * (4 + batch), dtype)  # `Piece` knows of three arrays
-    call = Piece(in_elements(input), nothing, in_elements(grad), window)
+    call = Piece(input, nothing, grad, window)
     for region in _regions(output, dtype):
         target = output[(slice(None), slice(None), *region[:-2], ..., *region[-2:])]
         total = target if target.dtype == dtype else _empty(target.shape, dtype)

@@ -12,7 +12,6 @@ import numpy as np
 from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
-    in_elements,
     in_runs,
     launches,
     merged,
@@ -48,7 +47,7 @@ def modulated_correlate(
     kh, kw), `modulation` (kh, kw, batch…, G, H, W), with axes of length 1 where it broadcasts and a
     divisor G of C_in; `dtype` is the computing dtype.
     """
-    call = Piece(in_elements(input), in_elements(modulation), output, window)
+    call = Piece(input, modulation, output, window)
     if _on_tensor_cores(call, weights, groups, dtype):
         return
     outputs_at_once = max(1, _REPACKED // max(1, weights[:1].size * dtype.itemsize))
@@ -58,7 +57,7 @@ def modulated_correlate(
             part = output[..., some, :, :]
             modulated_correlate(input, weights[some], modulation, part, window, groups=1, dtype=dtype)
         return
-    matrix = in_elements(weights).astype(dtype, copy=False).transpose(2, 3, 1, 0)
+    matrix = weights.astype(dtype, copy=False).transpose(2, 3, 1, 0)
     if weights.nbytes <= _REPACKED:
         matrix = cupy.ascontiguousarray(matrix)  # neighbouring threads read neighbouring outputs
     outputs = weights.shape[0] // groups

@@ -16,7 +16,6 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
-    in_elements,
     in_runs,
     launches,
     merged,
@@ -67,7 +66,7 @@ def modulated_weights_gradient(
     """
     if output.size == 0:
         return
-    call = Piece(in_elements(input), in_elements(modulation), in_elements(grad), window)
+    call = Piece(input, modulation, grad, window)
     by_group = output.reshape(groups, len(output) // groups, *output.shape[1:])
     number = accumulator_dtype(dtype)
     for some, *taps in _weights_cut(by_group.shape, _SUMS // number.itemsize):
@@ -161,7 +160,7 @@ def modulated_modulation_gradient(
     slots = _tensor_slots(slots, weights, groups, dtype) or slots
     splits = _sample_splits(slots, grad.shape, output.shape)
     number, pixels = accumulator_dtype(dtype), output.shape[-2:]
-    call = _Products(in_elements(grad), in_elements(input), weights, window, slots, groups, dtype)
+    call = _Products(grad, input, weights, window, slots, groups, dtype)
     if output.dtype == number and pixels == window.output_shape and splits == 1:
         call.add_to(output[None], fresh=True)
         return

@@ -12,7 +12,6 @@ import numpy as np
 from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
-    in_elements,
     in_runs,
     inverse_arguments,
     launches,
@@ -53,7 +52,7 @@ def modulated_input_gradient(
     batch = output.ndim - 3
     channels = output.shape[-3] // groups
     by_group = output.reshape(*output.shape[:-3], groups, channels, *output.shape[-2:])
-    whole = AdjointPiece.of(in_elements(grad), in_elements(modulation), by_group, window)
+    whole = AdjointPiece.of(grad, modulation, by_group, window)
     kernel = _input_kernel(whole, weights, groups, dtype)
     for first, part in weights_parts(weights, groups, dtype, axis=2):
         matrix = matrix_of(part, dtype) if kernel.product is None else _packed_matrix(part, kernel.product)

@@ -14,7 +14,6 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
-    in_elements,
     inverse_arguments,
     launches,
     offsets,
@@ -55,7 +54,7 @@ def spread(
     they broadcast, `output` (batch…, H, W); `window` is that of `correlate`, from H × W pixels to
     H_in × W_in; `dtype` is the computing dtype.
     """
-    call = AdjointPiece.of(in_elements(input), in_elements(weights), output, window)
+    call = AdjointPiece.of(input, weights, output, window)
     for piece in pieces(call, dtype, batch=output.ndim - 2):
         shared, own = shared_and_own(batch_axes(piece, output.ndim - 2), operand=1)
         planes = min(shared[0].length, _MOST_PLANES) if shared else 1

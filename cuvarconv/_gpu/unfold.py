@@ -10,7 +10,6 @@ import numpy as np
 from cuvarconv._gpu._geometry import (
     Batch,
     batch_axes,
-    in_elements,
     in_runs,
     launches,
     merged,
@@ -40,7 +39,7 @@ def unfold(input: Any, output: Any, window: Window) -> None:
     outside: Any = np.empty((), input.dtype)
     with np.errstate(all="ignore"):
         store(outside, np.asarray(window.cval))
-    image, result = in_elements(input).view(bits), output.view(bits)
+    image, result = input.view(bits), output.view(bits)
     nothing = cupy.empty((1,) * (output.ndim + 2), bits)  # `Piece` knows of three arrays
     for piece in pieces(Piece(image, nothing, result, window), bits, batch=input.ndim - 2):
         limit = min(_SHARED, shared_memory_per_block())

@@ -7,7 +7,7 @@ import weakref
 
 import numpy as np
 
-from .fakedevice import Device, current_device
+from .fakedevice import CUDARuntimeError, Device, current_device
 
 GUARD_BYTES = 1 << 16  # on both sides of every allocation, for what the checks do not see
 ALIGNMENT = 256
@@ -77,6 +77,14 @@ def check_device(array):
         )
 
 
+def check_aligned(*arrays):
+    """Raise as a device does that reads or writes elements at addresses that it cannot."""
+    for array in arrays:
+        steps = [step for n, step in zip(array.shape, array.strides, strict=True) if n > 1]
+        if array.size and any(step % array.itemsize for step in (array.data.ptr, *steps)):
+            raise CUDARuntimeError("cudaErrorMisalignedAddress: misaligned address")
+
+
 def _unwrap(value, sources):
     """Replace device arrays by their host arrays, within containers too, and collect them."""
     if isinstance(value, ndarray):
@@ -102,6 +110,7 @@ def _rewrap(result, sources):
             return source
         if np.may_share_memory(result, source.host):
             return ndarray.of_host(result, source.device.id, source)
+    check_aligned(*sources)
     return to_device(result)
 
 
@@ -215,6 +224,7 @@ class ndarray:
 
     def get(self, stream=None, order="C", out=None, blocking=True):
         """Return a copy in host memory."""
+        check_aligned(self)
         if out is None:
             return np.array(self.host, order=order)
         out[...] = self.host
@@ -279,7 +289,10 @@ class ndarray:
 
     def __setitem__(self, index, value):
         check_device(self)
-        self.host[_host_index(index)] = _unwrap(value, [])
+        target, sources = self[index], []
+        value = _unwrap(value, sources)
+        check_aligned(target, *sources)
+        self.host[_host_index(index)] = value
 
     def view(self, dtype=None):
         """Return a view, of another dtype if one is given."""
@@ -302,6 +315,7 @@ class ndarray:
 
     def copy(self, order="C"):
         """Return a copy, on the current device."""
+        check_aligned(self)
         return to_device(self.host, order=order)
 
     def astype(self, dtype, order="K", casting=None, subok=None, copy=True):
@@ -309,6 +323,7 @@ class ndarray:
         if not copy and np.dtype(dtype) == self.dtype:
             return self
         check_device(self)
+        check_aligned(self)
         with np.errstate(all="ignore"):
             return to_device(self.host.astype(dtype), order=order)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from . import fakedevice, launch
 from .build import CompileException
-from .fakearray import Capsule, allocate, lift, memory_pool, ndarray, to_device
+from .fakearray import Capsule, allocate, check_aligned, lift, memory_pool, ndarray, to_device
 from .fakedevice import current_device
 
 _LIFTED = """
@@ -93,6 +93,7 @@ def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocki
         in_order = order in (None, "K", "A") or obj.flags[f"{order}_contiguous"]
         if kept and in_order and not copy:
             return obj
+        check_aligned(obj)
         obj = obj.host
     obj = np.array(obj, dtype=dtype, copy=None, ndmin=ndmin)
     return to_device(obj, order=order or "K")

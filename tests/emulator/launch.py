@@ -246,9 +246,11 @@ def _load(code, names, options, fast):
 class RawKernel:
     """What `RawModule.get_function` returns: call it with grid, block and arguments."""
 
+    shared_size_bytes = 1 << 10  # static: more than any kernel has that has dynamic shared memory too
+
     def __init__(self, module, name):
         self._module = module
-        self._shared_limit = Device.attributes["MaxSharedMemoryPerBlock"]
+        self._shared_limit = Device.attributes["MaxSharedMemoryPerBlock"] - self.shared_size_bytes
         self.name = name
 
     @property
@@ -258,7 +260,7 @@ class RawKernel:
 
     @max_dynamic_shared_size_bytes.setter
     def max_dynamic_shared_size_bytes(self, size):
-        if not 0 <= size <= Device.attributes["MaxSharedMemoryPerBlockOptin"]:
+        if not 0 <= size <= Device.attributes["MaxSharedMemoryPerBlockOptin"] - self.shared_size_bytes:
             raise KernelError(f"{self.name}: CUDA_ERROR_INVALID_VALUE: shared memory of {size}")
         self._shared_limit = size
 
