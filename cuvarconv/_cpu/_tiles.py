@@ -30,17 +30,19 @@ def shifted_pixels(
     elements: int,
     *,
     most_columns: int | None = None,
+    empty: Callable[..., np.ndarray] = np.empty,
 ) -> Iterator[tuple[slice, slice, np.ndarray]]:
     """Yield (taps m, taps n, pixels under them), runs of taps as `tap_chunks` cuts them.
 
-    The pixels are (m, n, …, H_out, W_out), one shifted image per tap, in the computing dtype.
+    The pixels are (m, n, …, H_out, W_out), one shifted image per tap, in the computing dtype, in arrays
+    that `empty` makes.
     """
     for row_taps, column_taps in tap_chunks(
         window, planes[..., 0, 0].size, elements, most_columns=most_columns
     ):
         chunk = window.taps(row_taps, column_taps)
         tables = chunk.rows.table(), chunk.columns.table()
-        yield row_taps, column_taps, windows(gather(planes, *tables, outside, dtype), *tables, chunk)
+        yield row_taps, column_taps, windows(gather(planes, *tables, outside, dtype, empty), *tables, chunk)
 
 
 def gather(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from cuvarconv._blocks import Where, matching, shares
+from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._sums import add_in_order
 from cuvarconv._cpu._tiles import BLOCK, WORKSPACE, shifted_pixels, store
 from cuvarconv._cpu._workers import for_each, get_workers
@@ -13,7 +16,7 @@ from cuvarconv._window import Window
 
 _LEAST = 1 << 15, 1 << 21  # outputs and products that are given to another worker
 _ARRAYS = 8  # as large as a block, while it is summed up
-_AT_ONCE = 1 << 15  # products of a block that are formed at once; below, calls cost more than arithmetic
+_AT_ONCE = 1 << 15  # products of a call that are formed at once; below, calls cost more than arithmetic
 _ROW_AT_ONCE = 1 << 18  # products of a row of taps
 
 
@@ -33,15 +36,17 @@ def correlate(
     """
     dtype = accumulator_dtype(dtype)
     outputs, products = _LEAST
-    least = max(outputs, products // (window.rows.taps * window.columns.taps))
+    taps = window.rows.taps * window.columns.taps
+    least = max(outputs, products // taps)
     most = max(outputs, min(BLOCK, WORKSPACE // (_ARRAYS * get_workers())) // dtype.itemsize)
+    block_sum = _small_sum if output.size * taps <= _AT_ONCE else _large_sum
     pieces = shares(output.shape, most, get_workers(), least=least)  # no sum depends on how they are cut
 
     def block(where: Where) -> None:
         *batch, down, across = where
-        taps = weights[(slice(None), slice(None), *matching(weights, where))]
+        kernels = weights[(slice(None), slice(None), *matching(weights, where))]
         planes = input[tuple(batch)]
-        total = _block_sum(planes, taps, window.part(down, across), 2 * most, dtype, conjugate)
+        total = block_sum(planes, kernels, window.part(down, across), 2 * most, dtype, conjugate)
         store(output[where], total)
 
     workers = _most_workers(pieces, window, most, dtype) if len(pieces) > 1 else 1
@@ -54,28 +59,49 @@ def _most_workers(pieces: list[Where], window: Window, most: int, dtype: np.dtyp
     return max(1, WORKSPACE // (_ARRAYS * most * dtype.itemsize + 5 * 8 * entries))
 
 
-def _block_sum(
+def _small_sum(
     planes: np.ndarray, weights: np.ndarray, window: Window, tile: int, dtype: np.dtype, conjugate: bool
 ) -> np.ndarray:
-    """Sum each row of taps, then the rows; `tile` pixels are read at once."""
+    """Form all products at once; `tile` pixels are read at once."""
     total = np.zeros((*planes.shape[:-2], *window.output_shape), dtype)
-    at_once = total.size * window.rows.taps * window.columns.taps <= _AT_ONCE
     for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, dtype, tile):
-        taps = weights[row_taps, column_taps]
-        if at_once:
-            products = np.multiply(pixels, _converted(taps, dtype, conjugate), order="C")
-            total += add_in_order(add_in_order(products, axis=1), axis=0)
-        else:
-            for row_pixels, row in zip(pixels, taps, strict=True):
-                total += _row_sum(row_pixels, row, dtype, conjugate)
+        taps = _converted(weights[row_taps, column_taps], dtype, conjugate)
+        products = np.multiply(pixels, taps, order="C")
+        total += add_in_order(add_in_order(products, axis=1), axis=0)
     return total
 
 
-def _row_sum(pixels: np.ndarray, taps: np.ndarray, dtype: np.dtype, conjugate: bool) -> np.ndarray:
+def _large_sum(
+    planes: np.ndarray, weights: np.ndarray, window: Window, tile: int, dtype: np.dtype, conjugate: bool
+) -> np.ndarray:
+    """Sum each row of taps, then the rows, in the same order; all arrays lie in one."""
+    shape = (*planes.shape[:-2], *window.output_shape)
+    outputs, columns = math.prod(shape), window.columns.taps
+    reached = planes[..., 0, 0].size * window.rows.entries * window.columns.entries
+    products = outputs * (columns if outputs * columns <= _ROW_AT_ONCE else 2)
+    scratch = Scratch((min(tile, reached) + outputs + products) * dtype.itemsize)
+    total = scratch.empty(shape, dtype)
+    total.fill(0)
+    kept = scratch.taken
+    for row_taps, column_taps, pixels in shifted_pixels(
+        planes, window, window.cval, dtype, tile, empty=scratch.empty
+    ):
+        beside = scratch.taken
+        for row_pixels, row in zip(pixels, weights[row_taps, column_taps], strict=True):
+            total += _row_sum(row_pixels, row, scratch, conjugate)
+            scratch.clear(beside)
+        scratch.clear(kept)
+    return total
+
+
+def _row_sum(pixels: np.ndarray, taps: np.ndarray, scratch: Scratch, conjugate: bool) -> np.ndarray:
+    dtype = pixels.dtype
     if pixels.size <= _ROW_AT_ONCE:
-        return add_in_order(np.multiply(pixels, _converted(taps, dtype, conjugate), order="C"), axis=0)
-    result = np.multiply(pixels[0], _converted(taps[0], dtype, conjugate))
-    product = np.empty_like(result)
+        products = scratch.empty(pixels.shape, dtype)
+        np.multiply(pixels, _converted(taps, dtype, conjugate), out=products)
+        return add_in_order(products, axis=0)
+    result, product = scratch.empty(pixels.shape[1:], dtype), scratch.empty(pixels.shape[1:], dtype)
+    np.multiply(pixels[0], _converted(taps[0], dtype, conjugate), out=result)
     for shifted, tap in zip(pixels[1:], taps[1:], strict=True):
         np.multiply(shifted, _converted(tap, dtype, conjugate), out=product)
         np.add(result, product, out=result)
