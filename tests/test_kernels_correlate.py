@@ -129,7 +129,7 @@ def test_spread_by_inverse_tables_alone(cuda_backend, instantiations, monkeypatc
 
 
 def _device(made):
-    return module("_geometry").cupy.asarray(made[0])
+    return module("_kept").cupy.asarray(made[0])
 
 
 # ---- unfold --------------------------------------------------------------------------------------
