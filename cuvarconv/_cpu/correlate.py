@@ -60,23 +60,32 @@ def _block_sum(
     """Sum each row of taps, then the rows; `tile` pixels are read at once."""
     total = np.zeros((*planes.shape[:-2], *window.output_shape), dtype)
     at_once = total.size * window.rows.taps * window.columns.taps <= _AT_ONCE
+    row_sum = None
     for row_taps, column_taps, pixels in shifted_pixels(planes, window, window.cval, dtype, tile):
         taps = weights[row_taps, column_taps]
         if at_once:
             products = np.multiply(pixels, _converted(taps, dtype, conjugate), order="C")
             total += add_in_order(add_in_order(products, axis=1), axis=0)
-        else:
-            for row_pixels, row in zip(pixels, taps, strict=True):
-                total += _row_sum(row_pixels, row, dtype, conjugate)
+            continue
+        for row_pixels, row in zip(pixels, taps, strict=True):
+            before = row_sum if column_taps.start else None
+            row_sum = _row_sum(before, row_pixels, row, min(_ROW_AT_ONCE, tile // 2), conjugate)
+            if column_taps.stop == window.columns.taps:
+                total += row_sum
     return total
 
 
-def _row_sum(pixels: np.ndarray, taps: np.ndarray, dtype: np.dtype, conjugate: bool) -> np.ndarray:
-    if pixels.size <= _ROW_AT_ONCE:
+def _row_sum(
+    before: np.ndarray | None, pixels: np.ndarray, taps: np.ndarray, at_once: int, conjugate: bool
+) -> np.ndarray:
+    """Go on after the taps `before`, one by one, so that no sum depends on where a row was cut."""
+    dtype = pixels.dtype
+    if before is None and pixels.size <= at_once:
         return add_in_order(np.multiply(pixels, _converted(taps, dtype, conjugate), order="C"), axis=0)
-    result = np.multiply(pixels[0], _converted(taps[0], dtype, conjugate))
+    first = 1 if before is None else 0
+    result = np.multiply(pixels[0], _converted(taps[0], dtype, conjugate)) if before is None else before
     product = np.empty_like(result)
-    for shifted, tap in zip(pixels[1:], taps[1:], strict=True):
+    for shifted, tap in zip(pixels[first:], taps[first:], strict=True):
         np.multiply(shifted, _converted(tap, dtype, conjugate), out=product)
         np.add(result, product, out=result)
     return result
