@@ -128,7 +128,7 @@ def worst_block(monkeypatch, module, call):
     return peaks[-1]
 
 
-@pytest.mark.parametrize("workers", [4, 16])
+@pytest.mark.parametrize("workers", [4, 16, 64])
 @pytest.mark.parametrize("columns", [4, 7])
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
 @pytest.mark.parametrize("keywords", [{}, {"dilation": 400, "mode": "wrap"}], ids=str)
