@@ -1323,7 +1323,7 @@ PLANTED = [
         "cuvarconv/_cpu/_tiles.py",
         ON_HOST,
         [
-            ("right halo missing", ", (slice(None), slice(columns.last, None))]", "]"),
+            ("right halo missing", ", slice(columns.last, None)]", "]"),
             ("upper halo missing", "slice(0, rows.first), slice(rows.last, None)", "slice(rows.last, None),"),
             ("cval on rows only", "if columns.outside:", "if columns.outside and rows.outside:"),
             ("integers stored without the way through int64", "values = values.astype(np.int64)", "pass"),
@@ -1339,10 +1339,15 @@ PLANTED = [
             ("half precision summed in half", "    dtype = accumulator_dtype(dtype)\n", ""),
             (
                 "blocks read the first one's window",
-                "window.part(down, across), dtype, conjugate",
-                "window, dtype, conjugate",
+                "window.part(down, across), 2 * most, dtype, conjugate",
+                "window, 2 * most, dtype, conjugate",
             ),
-            ("later chunks of taps replace the sum", "total += _row_sum(", "total[...] = _row_sum("),
+            ("later chunks of taps replace the sum", "total += row_sum", "total[...] = row_sum"),
+            (
+                "the start of a row added again with its end",
+                "if column_taps.stop == window.columns.taps:",
+                "if True:",
+            ),
             (
                 "taps of a chunk from the first",
                 "taps = weights[row_taps, column_taps]",
@@ -1361,7 +1366,7 @@ PLANTED = [
             ),
             (
                 "workspace grows with the workers",
-                "return max(1, WORKSPACE // nbytes)",
+                "return max(1, WORKSPACE // (_ARRAYS * most * dtype.itemsize + 5 * 8 * entries))",
                 "return 1 << 20",
             ),
         ],
@@ -1448,8 +1453,8 @@ PLANTED = [
             ),
             (
                 "outputs of the first slab for all",
-                "first = down.outputs.start + entries.start - down.entries.start",
-                "first = down.outputs.start",
+                "firsts = [down.outputs.start + entries.start - down.entries.start for",
+                "firsts = [down.outputs.start for",
             ),
         ],
     ),

@@ -108,6 +108,42 @@ def test_modulated_correlate_needs_little_memory(name, workers):
     assert used <= LIMIT, f"{used / MIB:.0f} MiB"
 
 
+def worst_block(monkeypatch, module, call):
+    """Return the bytes of the largest block times the workers that may be inside, as if all met there."""
+    peaks = [0]
+
+    def one_by_one(function, blocks, *, most_workers):
+        def measured(block):
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            function(block)
+            peaks.append(tracemalloc.get_traced_memory()[1] - before)
+
+        for_each(measured, blocks, most_workers=1)
+        peaks.append(max(peaks) * min(cuvarconv.get_workers(), len(blocks), most_workers))
+
+    for_each = module.for_each
+    monkeypatch.setattr(module, "for_each", one_by_one)
+    peak_beyond((0,), call)
+    return peaks[-1]
+
+
+@pytest.mark.parametrize("workers", [4, 16, 64])
+@pytest.mark.parametrize("columns", [4, 7])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex128"])
+@pytest.mark.parametrize("keywords", [{}, {"dilation": 400, "mode": "wrap"}], ids=str)
+def test_blocks_of_all_workers_need_little_memory(monkeypatch, keywords, dtype, columns, workers):
+    x, k = zeros(1000, 1024, dtype=dtype), small(1, columns, 1000, 1024)
+    calls = {
+        "correlate": lambda: cuvarconv.correlate(x, k, **keywords),
+        "unfold": lambda: cuvarconv.unfold(x, (1, columns), **keywords),
+    }
+    with cuvarconv.set_workers(workers):
+        for name, call in calls.items():
+            used = worst_block(monkeypatch, sys.modules[f"cuvarconv._cpu.{name}"], call)
+            assert 0 < used <= LIMIT, f"{name}: {used / MIB:.0f} MiB"
+
+
 def test_an_overlapping_output_costs_one_copy():
     x = zeros(2048, 2048)
     used = peak_beyond((0,), lambda: cuvarconv.correlate(x, small(3, 3), x))
@@ -138,6 +174,26 @@ def test_the_same_bits_for_any_number_of_workers(function):
         with cuvarconv.set_workers(workers):
             results.append(getattr(cuvarconv, function)(*operands).tobytes())
     assert len(set(results)) == 1
+
+
+# Name: image, window, keywords.  One row of taps is too much to be read at once, in blocks of some sizes.
+CUT_ROWS = {
+    "windows wider than the image": ((1000, 400), (1, 1500), {"mode": "wrap"}),
+    "strides": ((1600, 1600), (3, 7), {"mode": "mirror", "stride": (4, 5)}),
+    "dilation": ((200, 33, 35), (5, 4), {"dilation": (3, 50)}),
+    "tiny planes": ((5000, 3, 7), (31, 31), {"mode": "constant"}),
+}
+
+
+@pytest.mark.parametrize("name", CUT_ROWS)
+def test_the_same_bits_where_rows_of_taps_are_cut(name):
+    shape, window, keywords = CUT_ROWS[name]
+    x, k = noise(shape), noise(window, seed=1)
+    results = set()
+    for workers in (1, 2, 3, 5, 16):
+        with cuvarconv.set_workers(workers):
+            results.add(cuvarconv.correlate(x, k, **keywords).tobytes())
+    assert len(results) == 1
 
 
 @pytest.mark.parametrize("function", CALLS)

@@ -78,9 +78,10 @@ def _large_sum(
     shape = (*planes.shape[:-2], *window.output_shape)
     outputs, columns = math.prod(shape), window.columns.taps
     reached = planes[..., 0, 0].size * window.rows.entries * window.columns.entries
-    products = outputs * (columns if outputs * columns <= _ROW_AT_ONCE else 2)
-    scratch = Scratch((min(tile, reached) + outputs + products) * dtype.itemsize)
-    total = scratch.empty(shape, dtype)
+    at_once = min(_ROW_AT_ONCE, tile // 2)
+    beyond = outputs * columns if outputs * columns <= at_once else outputs
+    scratch = Scratch((min(tile, reached) + 2 * outputs + beyond) * dtype.itemsize)
+    total, row_sum = scratch.empty(shape, dtype), scratch.empty(shape, dtype)
     total.fill(0)
     kept = scratch.taken
     for row_taps, column_taps, pixels in shifted_pixels(
@@ -88,24 +89,35 @@ def _large_sum(
     ):
         beside = scratch.taken
         for row_pixels, row in zip(pixels, weights[row_taps, column_taps], strict=True):
-            total += _row_sum(row_pixels, row, scratch, conjugate)
+            if column_taps.start == 0 and row_pixels.size <= at_once:
+                products = scratch.empty(row_pixels.shape, dtype)
+                np.multiply(row_pixels, _converted(row, dtype, conjugate), out=products)
+                row_sum[...] = add_in_order(products, axis=0)
+            else:
+                product = scratch.empty(shape, dtype)
+                _add_taps(row_sum, row_pixels, row, product, conjugate, first=column_taps.start == 0)
+            if column_taps.stop == columns:
+                np.add(total, row_sum, out=total)
             scratch.clear(beside)
         scratch.clear(kept)
     return total
 
 
-def _row_sum(pixels: np.ndarray, taps: np.ndarray, scratch: Scratch, conjugate: bool) -> np.ndarray:
-    dtype = pixels.dtype
-    if pixels.size <= _ROW_AT_ONCE:
-        products = scratch.empty(pixels.shape, dtype)
-        np.multiply(pixels, _converted(taps, dtype, conjugate), out=products)
-        return add_in_order(products, axis=0)
-    result, product = scratch.empty(pixels.shape[1:], dtype), scratch.empty(pixels.shape[1:], dtype)
-    np.multiply(pixels[0], _converted(taps[0], dtype, conjugate), out=result)
-    for shifted, tap in zip(pixels[1:], taps[1:], strict=True):
-        np.multiply(shifted, _converted(tap, dtype, conjugate), out=product)
-        np.add(result, product, out=result)
-    return result
+def _add_taps(
+    total: np.ndarray,
+    pixels: np.ndarray,
+    taps: np.ndarray,
+    product: np.ndarray,
+    conjugate: bool,
+    *,
+    first: bool,
+) -> None:
+    """Go on after the taps before, one by one, so that no sum depends on where a row was cut."""
+    for shifted, tap in zip(pixels, taps, strict=True):
+        np.multiply(shifted, _converted(tap, total.dtype, conjugate), out=total if first else product)
+        if not first:
+            np.add(total, product, out=total)
+        first = False
 
 
 def _converted(taps: np.ndarray, dtype: np.dtype, conjugate: bool) -> np.ndarray:

@@ -10,6 +10,7 @@ from cuvarconv._cpu._workers import for_each, get_workers
 from cuvarconv._window import Window
 
 _TILE = 2 * BLOCK  # bytes of the pixels under a block's windows
+_BYTES = 5 * BLOCK  # that a worker takes: two tiles, and what is looked up for one
 _LEAST = 1 << 16  # windows that are given to another worker
 
 
@@ -31,4 +32,4 @@ def unfold(input: np.ndarray, output: np.ndarray, window: Window) -> None:
 
     domain = *output.shape[:-4], *output.shape[-2:]
     pieces = shares(domain, BLOCK // input.dtype.itemsize, get_workers(), least=_LEAST)
-    for_each(block, pieces, most_workers=WORKSPACE // (2 * _TILE))
+    for_each(block, pieces, most_workers=WORKSPACE // _BYTES)
