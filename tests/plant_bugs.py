@@ -1342,16 +1342,20 @@ PLANTED = [
                 "window.part(down, across), 2 * most, dtype, conjugate",
                 "window, 2 * most, dtype, conjugate",
             ),
-            ("later chunks of taps replace the sum", "total += row_sum", "total[...] = row_sum"),
+            (
+                "later rows of taps replace the sum",
+                "np.add(total, row_sum, out=total)",
+                "total[...] = row_sum",
+            ),
             (
                 "the start of a row added again with its end",
-                "if column_taps.stop == window.columns.taps:",
+                "if column_taps.stop == columns:",
                 "if True:",
             ),
             (
                 "taps of a chunk from the first",
-                "taps = weights[row_taps, column_taps]",
-                "taps = weights[: len(pixels), : len(pixels[0])]",
+                "zip(pixels, weights[row_taps, column_taps], strict=True)",
+                "zip(pixels, weights[: len(pixels), : len(pixels[0])], strict=True)",
             ),
             ("kernels never conjugated", "return taps.conj() if conjugate else taps", "return taps"),
             (
@@ -1361,8 +1365,8 @@ PLANTED = [
             ),
             (
                 "taps of weight 0 are skipped",
-                "        np.add(result, product, out=result)",
-                "        np.add(result, product, out=result, where=np.broadcast_to(tap != 0, result.shape))",
+                "            np.add(total, product, out=total)",
+                "            np.add(total, product, out=total, where=np.broadcast_to(tap != 0, total.shape))",
             ),
             (
                 "workspace grows with the workers",
