@@ -32,7 +32,7 @@ def bilateral(
     truncate: float | None,
     dtype: np.dtype,
 ) -> None:
-    """Weigh and sum over cache-sized blocks; pairs of pixels share their weight where all share the σ.
+    """Weigh and sum over large blocks; pairs of pixels share their weight where all share the σ.
 
     `input` and `output` are (batch…, C, H, W), `guide` (batch…, features, H, W), the same array if the
     image is its own guide, and the σ (batch…, H_out, W_out), with axes of length 1 where they

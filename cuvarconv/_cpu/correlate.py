@@ -29,7 +29,7 @@ def correlate(
     dtype: np.dtype,
     conjugate: bool,
 ) -> None:
-    """Accumulate tap after tap over cache-sized blocks.
+    """Accumulate tap after tap over large blocks.
 
     `input` and `output` are (batch…, H, W), `weights` (kh, kw, batch…, H, W) with axes of length 1
     where they broadcast; `dtype` is the computing dtype.

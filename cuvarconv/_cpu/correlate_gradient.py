@@ -22,7 +22,7 @@ def correlate_weights_gradient(
     *,
     dtype: np.dtype,
 ) -> None:
-    """Multiply tap after tap over cache-sized blocks, and sum what shares a kernel.
+    """Multiply tap after tap over large blocks, and sum what shares a kernel.
 
     `grad` is (batch…, H_out, W_out), `input` (batch…, H, W), `output` (kh, kw, batch…, H_out, W_out)
     with axes of length 1 where kernels were shared; `dtype` is the computing dtype.
