@@ -161,18 +161,25 @@ def modulated(slab: Slab, modulation: np.ndarray) -> np.ndarray:
     return columns.reshape(groups, height * width * channels, -1)
 
 
-def multiply(
-    matrix: np.ndarray, columns: np.ndarray, empty: Callable[..., np.ndarray] = np.empty
-) -> np.ndarray:
-    """Return (groups, outputs, …) · (groups, K, pixels), the last axes of the matrix being K together.
-
-    `empty` makes the result.
-    """
+def multiply(matrix: np.ndarray, columns: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Return (groups, outputs, …) · (groups, K, pixels), the last axes of the matrix being K together."""
     groups, outputs, *depth = matrix.shape
-    product = empty((groups, outputs, columns.shape[-1]), columns.dtype)
+    product = np.empty((groups, outputs, columns.shape[-1]), columns.dtype) if out is None else out
     at_once = 1 if outputs <= _FEW else max(1, MATRIX // (groups * math.prod(depth)))
     for first in range(0, outputs, at_once):
         some = slice(first, first + at_once)
         rows = matrix[:, some].astype(columns.dtype, copy=False)
         np.matmul(rows.reshape(*rows.shape[:2], -1), columns, out=product[:, some])
     return product
+
+
+def in_line(planes: np.ndarray, groups: int) -> np.ndarray | None:
+    """View (channels, batch…, H, W) as (groups, channels/groups, pixels), if BLAS can write it so."""
+    pixels = 1
+    for length, stride in zip(planes.shape[:0:-1], planes.strides[:0:-1], strict=True):
+        if length > 1 and stride != pixels * planes.itemsize:
+            return None
+        pixels *= length
+    if len(planes) > 1 and planes.strides[0] < pixels * planes.itemsize:
+        return None
+    return planes.reshape(groups, -1, pixels)

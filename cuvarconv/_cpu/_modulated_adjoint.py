@@ -81,7 +81,9 @@ class Adjoint:
         factors = factors.astype(self.dtype, copy=False).conj()
         np.multiply(sent.astype(self.dtype, copy=False), factors, out=move_axis(columns, 1, 0))
         by_term = columns.reshape(len(columns), -1, math.prod(sent.shape[3:]))
-        product = multiply(matrix.conj().transpose(0, 3, 2, 1), by_term, self.scratch.empty)
+        rows = matrix.conj().transpose(0, 3, 2, 1)
+        product = self.scratch.empty((*rows.shape[:2], by_term.shape[-1]), self.dtype)
+        multiply(rows, by_term, product)
         return move_axis(product.reshape(-1, *sent.shape[3:]), 0, -3)
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where, matching
-from cuvarconv._cpu._columns import modulated, multiply, pieces, slabs, tap_matrices
+from cuvarconv._cpu._columns import in_line, modulated, multiply, pieces, slabs, tap_matrices
 from cuvarconv._cpu._sums import add_or_assign
 from cuvarconv._cpu._tiles import move_axis, store
 from cuvarconv._cpu._workers import for_each, serial_blas
@@ -37,13 +37,20 @@ def modulated_correlate(
         everywhere = (*batch, slice(None), down, across)
         factors = modulation[(slice(None), slice(None), *matching(modulation, everywhere))]
         target = move_axis(output[everywhere], -3, 0)
-        total = np.empty(target.shape, dtype)
+        sums = target if target.dtype == dtype else np.empty(target.shape, dtype)
         for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype):
+            columns = modulated(slab, factors)
+            part = sums[(slice(None), *slab.where)]
             matrix = matrices[(slice(None), slice(None), *slab.taps)]
-            product = multiply(matrix, modulated(slab, factors), slab.scratch.empty)
-            part = total[(slice(None), *slab.where)]
+            lines = in_line(part, groups) if slab.has_first_taps else None
+            if lines is not None:
+                multiply(matrix, columns, lines)
+                continue
+            product = slab.scratch.empty((*matrix.shape[:2], columns.shape[-1]), dtype)
+            multiply(matrix, columns, product)
             add_or_assign(part, product.reshape(part.shape), slab.has_first_taps)
-        store(target, total)
+        if sums is not target:
+            store(target, sums)
 
     domain = *output.shape[:-3], *output.shape[-2:]
     cut, workers = pieces(domain, window, input.shape[-3], output.shape[-3], dtype)
