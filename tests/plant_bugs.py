@@ -1402,6 +1402,11 @@ PLANTED = [
         ON_HOST,
         [
             (
+                "products written to a copy",
+                "            return None\n        pixels *= length",
+                "            pass\n        pixels *= length",
+            ),
+            (
                 "straddling groups interleaved",
                 "np.arange(parts) * entries // parts",
                 "np.arange(parts) % entries",

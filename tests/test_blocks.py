@@ -223,15 +223,15 @@ def test_no_tap_is_skipped_in_any_block(tiny_blocks, where):
 
 @pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
 def test_no_more_workers_than_their_memory_allows(monkeypatch, function):
-
-    module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
-    threads, store = set(), module.store
+    name, step = ("modulated", "slabs") if function[0] == "m" else ("correlate", "store")
+    module = sys.modules[f"cuvarconv._cpu.{name}"]
+    threads, each = set(), getattr(module, step)
 
     def watched(*arguments):
         threads.add(threading.get_ident())
-        return store(*arguments)
+        return each(*arguments)
 
-    monkeypatch.setattr(module, "store", watched)
+    monkeypatch.setattr(module, step, watched)
     planned = sys.modules["cuvarconv._cpu._columns"] if function[0] == "m" else module
     monkeypatch.setattr(planned, "WORKSPACE", 1)
     with cuvarconv.set_workers(16):

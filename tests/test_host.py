@@ -199,8 +199,9 @@ def test_the_same_bits_where_rows_of_taps_are_cut(name):
 @pytest.mark.parametrize("function", CALLS)
 def test_workers_share_the_work(monkeypatch, function):
     """Blocks run in as many threads as there are workers, and in no more."""
-    module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
-    threads, several, store = set(), threading.Event(), module.store
+    name, step = ("modulated", "slabs") if function[0] == "m" else ("correlate", "store")
+    module = sys.modules[f"cuvarconv._cpu.{name}"]
+    threads, several, each = set(), threading.Event(), getattr(module, step)
 
     def watched(*arguments):
         threads.add(threading.get_ident())
@@ -208,9 +209,9 @@ def test_workers_share_the_work(monkeypatch, function):
             several.set()
         if cuvarconv.get_workers() > 1:  # one thread alone might take all blocks
             several.wait(10)
-        return store(*arguments)
+        return each(*arguments)
 
-    monkeypatch.setattr(module, "store", watched)
+    monkeypatch.setattr(module, step, watched)
     operands = CALLS[function]()
     for workers in (1, 2, 3):
         threads.clear()
@@ -266,6 +267,19 @@ def test_blas_keeps_its_threads():
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda _: cuvarconv.modulated_correlate(*CALLS["modulated_correlate"]()), range(6)))
     assert blas_threads() == before
+
+
+def test_blas_stays_in_its_thread_while_workers_multiply(monkeypatch):
+    module, seen = sys.modules["cuvarconv._cpu.modulated"], []
+    multiply = module.multiply
+
+    def watched(*arguments):
+        seen.extend(blas_threads())
+        return multiply(*arguments)
+
+    monkeypatch.setattr(module, "multiply", watched)
+    cuvarconv.modulated_correlate(*CALLS["modulated_correlate"]())
+    assert set(seen) == {1}
 
 
 def test_set_workers_checks_at_once():

@@ -237,6 +237,16 @@ def test_half_precision_is_summed_in_single(xp, dtype):
     assert_equal(modulated(xp, x, w, d), np.full((1, 1, 3), 4096, dtype))
 
 
+@pytest.mark.parametrize("dtype", ["float16", BFLOAT16], ids=str)
+def test_products_of_half_precision_are_not_rounded(xp, dtype):
+    """(1 + e)² − (1 + 2e) = e², which is lost where d·x is rounded."""
+    e = 2.0**-10 if dtype == "float16" else 2.0**-7
+    x = np.array([1 + e, 1 + 2 * e]).reshape(2, 1, 1).astype(dtype)
+    d = np.array([1 + e, 1]).reshape(1, 1, 2, 1, 1).astype(dtype)
+    w = np.array([1, -1]).reshape(1, 2, 1, 1).astype(dtype)
+    assert_equal(modulated(xp, x, w, d), np.full((1, 1, 1), e * e, dtype))
+
+
 @pytest.mark.parametrize(
     ("images", "shared", "local", "result"),
     [

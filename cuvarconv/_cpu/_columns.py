@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import WORKSPACE, gather, move_axis, tap_slices
 from cuvarconv._window import Window
 
-_BLOCK = 1 << 20  # elements of pixels under a row of taps and of sums in one block
+_BLOCK = 5 << 18  # elements of pixels under a row of taps and of sums in one block
 MATRIX = 1 << 20  # elements of one matrix; of larger ones, parts are put in order and multiplied
 _PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 _MOST = 1 << 17  # outputs per channel in one block
@@ -26,9 +26,9 @@ _FEW = 3  # rows of a matrix that BLAS multiplies faster one by one
 
 def plan(window: Window, channels: int, outputs: int, dtype: np.dtype) -> tuple[int, int]:
     """Return how many pixels go together, to stay in the cache, and how many blocks may be in progress."""
-    per_pixel = (window.columns.taps + 2) * channels + 2 * outputs
+    per_pixel = (window.columns.taps + 1) * channels + outputs
     pixels = min(max(_BLOCK // per_pixel, 1), _MOST)
-    nbytes = 2 * max(_BLOCK, pixels * per_pixel) * dtype.itemsize
+    nbytes = (max(_BLOCK, pixels * per_pixel) + 5 * _SLAB // 4) * dtype.itemsize
     return pixels, max(1, (WORKSPACE - _PACKED) // nbytes)
 
 

@@ -11,13 +11,15 @@ from typing import Any
 
 _STATUS = Path("/proc/self/status")
 _CLEAR_REFS = Path("/proc/self/clear_refs")
+_SETTLED = 0.025  # seconds
 
 
 def interleaved_seconds(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
     """Time several functions in turns, so that what else the machine does meets all of them.
 
-    Each timed call follows an untimed one of the same function: it finds its own data in the
-    caches, and the threads of the other library have gone to sleep.
+    Each timed call follows untimed ones of the same function, for 25 ms at least: it finds its own
+    data in the caches, and the threads of the other library have gone to sleep.  Those of OpenMP
+    keep a processor busy for 10 ms after their last work.
 
     Parameters
     ----------
@@ -34,7 +36,9 @@ def interleaved_seconds(sides: Mapping[str, Callable[[], Any]], repeats: int) ->
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, function in sides.items():
-            function()
+            start = time.perf_counter()
+            while time.perf_counter() < start + _SETTLED:
+                function()
             start = time.perf_counter()
             function()
             seconds[name].append(time.perf_counter() - start)
