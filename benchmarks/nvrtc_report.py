@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import emulator  # noqa: E402
 import nvrtc  # noqa: E402
-from test_nvrtc import TARGETS, threads_per_block  # noqa: E402
+from test_nvrtc import FURTHER_TARGETS, TARGETS, threads_per_block  # noqa: E402
 
 HOPPER = (13, 90)
 REGISTERS, THREADS, BLOCKS, SHARED = 1 << 16, 2048, 32, 228 << 10  # of a multiprocessor of sm_90
@@ -171,7 +171,11 @@ def main():
     """Write the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sources", nargs="+", default=[])
-    parser.add_argument("--targets", nargs="+", default=[f"{cuda},{arch}" for cuda, arch in TARGETS])
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        default=[f"{cuda},{arch}" for cuda, arch in sorted([*TARGETS, *FURTHER_TARGETS])],
+    )
     given = parser.parse_args()
     targets = [tuple(int(part) for part in target.split(",")) for target in given.targets]
     with ProcessPoolExecutor(2) as pool:

@@ -9,7 +9,7 @@ import pytest
 import reference
 import reference_gradients
 from test_correlate import MODES, SAME_SIZE, check, correlated, kernels
-from test_host import CALLS
+from test_host import CALLS, replace_blocks
 from test_modulated import check as check_modulated
 from test_modulated import factors, weights
 from tolerances import BFLOAT16, assert_equal, integers, stored
@@ -223,16 +223,14 @@ def test_no_tap_is_skipped_in_any_block(tiny_blocks, where):
 
 @pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
 def test_no_more_workers_than_their_memory_allows(monkeypatch, function):
-    name, step = ("modulated", "slabs") if function[0] == "m" else ("correlate", "store")
-    module = sys.modules[f"cuvarconv._cpu.{name}"]
-    threads, each = set(), getattr(module, step)
+    threads = set()
 
-    def watched(*arguments):
+    def watched(block):
         threads.add(threading.get_ident())
-        return each(*arguments)
+        block()
 
-    monkeypatch.setattr(module, step, watched)
-    planned = sys.modules["cuvarconv._cpu._columns"] if function[0] == "m" else module
+    replace_blocks(monkeypatch, function, watched)
+    planned = sys.modules[f"cuvarconv._cpu.{'_columns' if function[0] == 'm' else 'correlate'}"]
     monkeypatch.setattr(planned, "WORKSPACE", 1)
     with cuvarconv.set_workers(16):
         getattr(cuvarconv, function)(*CALLS[function]())

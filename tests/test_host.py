@@ -196,22 +196,31 @@ def test_the_same_bits_where_rows_of_taps_are_cut(name):
     assert len(results) == 1
 
 
+def replace_blocks(monkeypatch, function, run):
+    """Let `run(block)` run every block of a function instead of the block itself."""
+    module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
+    for_each = module.for_each
+
+    def replaced(block, *arguments, **keywords):
+        for_each(lambda where: run(lambda: block(where)), *arguments, **keywords)
+
+    monkeypatch.setattr(module, "for_each", replaced)
+
+
 @pytest.mark.parametrize("function", CALLS)
 def test_workers_share_the_work(monkeypatch, function):
     """Blocks run in as many threads as there are workers, and in no more."""
-    name, step = ("modulated", "slabs") if function[0] == "m" else ("correlate", "store")
-    module = sys.modules[f"cuvarconv._cpu.{name}"]
-    threads, several, each = set(), threading.Event(), getattr(module, step)
+    threads, several = set(), threading.Event()
 
-    def watched(*arguments):
+    def watched(block):
         threads.add(threading.get_ident())
         if len(threads) > 1:
             several.set()
         if cuvarconv.get_workers() > 1:  # one thread alone might take all blocks
             several.wait(10)
-        return each(*arguments)
+        block()
 
-    monkeypatch.setattr(module, step, watched)
+    replace_blocks(monkeypatch, function, watched)
     operands = CALLS[function]()
     for workers in (1, 2, 3):
         threads.clear()

@@ -9,7 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from test_host import CALLS, blas_threads
+from test_host import CALLS, blas_threads, replace_blocks
 from tolerances import assert_equal
 
 import cuvarconv
@@ -32,11 +32,10 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
         pytest.skip("one worker is this thread")
     operands = CALLS[function]()
     expected = getattr(cuvarconv, function)(*operands)
-    module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
-    running, stored, raised, before = [], [], threading.Event(), blas_threads()
-    main, store = threading.get_ident(), module.store
+    running, done, raised, before = [], [], threading.Event(), blas_threads()
+    main = threading.get_ident()
 
-    def failing(*arguments):
+    def failing(block):
         running.append(None)
         try:
             if (threading.get_ident() == main) == in_main and not raised.is_set():
@@ -44,17 +43,17 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
                 raise error("planted")
             raised.wait(10)  # leave a block for the thread that is to fail
             time.sleep(0.05)
-            stored.append(None)
-            store(*arguments)
+            done.append(None)
+            block()
         finally:
             running.pop()
 
     with monkeypatch.context() as patch, cuvarconv.set_workers(workers):
-        patch.setattr(module, "store", failing)
+        replace_blocks(patch, function, failing)
         with pytest.raises(error, match="planted"):
             getattr(cuvarconv, function)(*operands)
         assert not running  # no thread still writes
-        assert len(stored) <= workers  # all stop after the block at hand
+        assert len(done) <= workers  # all stop after the block at hand
     assert blas_threads() == before
     with cuvarconv.set_workers(workers):
         assert_equal(getattr(cuvarconv, function)(*operands), expected)
@@ -63,11 +62,9 @@ def test_an_exception_inside_breaks_nothing(monkeypatch, function, in_main, erro
 @pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="this system has no pthread_kill")
 @pytest.mark.parametrize("function", ["correlate", "modulated_correlate"])
 def test_ctrl_c_while_waiting_for_the_other_threads(monkeypatch, function):
-    module = sys.modules[f"cuvarconv._cpu.{'modulated' if function[0] == 'm' else 'correlate'}"]
-    running, sent = [], threading.Event()
-    store, main = module.store, threading.main_thread().ident
+    running, sent, main = [], threading.Event(), threading.main_thread().ident
 
-    def slow(*arguments):
+    def slow(block):
         running.append(None)
         if threading.get_ident() == main:
             sent.wait(10)  # leave a block for another thread
@@ -76,10 +73,10 @@ def test_ctrl_c_while_waiting_for_the_other_threads(monkeypatch, function):
             time.sleep(0.3)  # by then the main thread waits
             signal.pthread_kill(main, signal.SIGINT)
             time.sleep(0.1)
-        store(*arguments)
+        block()
         running.pop()
 
-    monkeypatch.setattr(module, "store", slow)
+    replace_blocks(monkeypatch, function, slow)
     with cuvarconv.set_workers(3), pytest.raises(KeyboardInterrupt):
         getattr(cuvarconv, function)(*CALLS[function]())
     assert sent.is_set()
