@@ -1,0 +1,13 @@
+"""What is planted: (file, tests, [(bug, text, replacement), …]) for every file."""
+
+from planted import dask, gpu_calls, gpu_plan, host, kernels_correlate, kernels_modulated, library
+
+PLANTED = [
+    *kernels_correlate.PLANTED,
+    *kernels_modulated.PLANTED,
+    *gpu_calls.PLANTED,
+    *gpu_plan.PLANTED,
+    *library.PLANTED,
+    *host.PLANTED,
+    *dask.PLANTED,
+]
