@@ -245,6 +245,24 @@ def test_long_sums(xp, kind):
     check(xp, x, *sigmas, guide=g, radius=20, mode="wrap", dtype="float32")
 
 
+@each_kind
+@pytest.mark.parametrize("dtype", [None, "float32", "complex64"], ids=["alone", "joint", "complex"])
+def test_offsets_lose_no_digits(xp, dtype, kind):
+    """What all pixels have in common cancels exactly: errors are those of the rest."""
+    offset = np.float32(1e4)
+    x = noise((2, 7, 8), dtype or "float32") + offset
+    guide = None if dtype is None else noise((2, 7, 8), seed=1) + offset
+    grad, sigmas = noise((2, 7, 8), x.dtype, 9), sigmas_of(kind, (7, 8))
+    keywords = {"radius": 2, "channel_axis": 0}
+    found = vjp(xp, grad, x, *sigmas, guide=guide, **keywords)
+    rest = [array if array is None else array - np.float64(offset) for array in (x, guide)]
+    expected, sizes = reference_bilateral.bilateral_filter_vjp(
+        grad, rest[0], *sigmas, guide=rest[1], **keywords
+    )
+    for name, gradient in found.items():
+        assert_near(gradient, expected[name], sizes[name], "float32")
+
+
 @pytest.mark.parametrize("xp", ["numpy"], indirect=True)
 @pytest.mark.parametrize("kept", [0, 1 << 20], ids=["weighed twice", "weights kept"])
 @pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
