@@ -304,6 +304,18 @@ def test_gradients_of_one_number(xp):
     assert_close(found, looped(np.full((4, 5), 2.0), x, 1.0, 0.8)["input"])
 
 
+@pytest.mark.parametrize("shapes", [((6, 7), ()), ((), (6, 7)), ((6, 1), (1, 7)), ((), ())], ids=str)
+def test_widths_alone_and_together(xp, shapes):
+    """The gradient in one σ has the same bits whether or not the other is asked for."""
+    x, guide, grad = (noise((2, 6, 7), seed=seed) for seed in range(3))
+    sigmas = [np.full(shape, width, np.float32) for shape, width in zip(shapes, (1.3, 0.8), strict=True)]
+    keywords = {"guide": guide, "radius": 2}
+    together = vjp(xp, grad, x, *sigmas, wrt=SIGMAS, **keywords)
+    for name in SIGMAS:
+        alone = vjp(xp, grad, x, *sigmas, wrt=(name,), **keywords)
+        np.testing.assert_array_equal(alone[name], together[name])
+
+
 def test_kinds_of_wrt(xp):
     x, g, grad = (xp.asarray(noise((4, 5), seed=seed)) for seed in range(3))
     every = cuvarconv.bilateral_filter_vjp(grad, x, 1.0, 0.8, guide=g, wrt=names_of(g))
