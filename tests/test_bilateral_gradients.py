@@ -245,6 +245,24 @@ def test_long_sums(xp, kind):
     check(xp, x, *sigmas, guide=g, radius=20, mode="wrap", dtype="float32")
 
 
+@each_kind
+@pytest.mark.parametrize("dtype", [None, "float32", "complex64"], ids=["alone", "joint", "complex"])
+def test_offsets_lose_no_digits(xp, dtype, kind):
+    """What all pixels have in common cancels exactly: errors are those of the rest."""
+    offset = np.float32(1e4)
+    x = noise((2, 7, 8), dtype or "float32") + offset
+    guide = None if dtype is None else noise((2, 7, 8), seed=1) + offset
+    grad, sigmas = noise((2, 7, 8), x.dtype, 9), sigmas_of(kind, (7, 8))
+    keywords = {"radius": 2, "channel_axis": 0}
+    found = vjp(xp, grad, x, *sigmas, guide=guide, **keywords)
+    rest = [array if array is None else array - np.float64(offset) for array in (x, guide)]
+    expected, sizes = reference_bilateral.bilateral_filter_vjp(
+        grad, rest[0], *sigmas, guide=rest[1], **keywords
+    )
+    for name, gradient in found.items():
+        assert_near(gradient, expected[name], sizes[name], "float32")
+
+
 @pytest.mark.parametrize("xp", ["numpy"], indirect=True)
 @pytest.mark.parametrize("kept", [0, 1 << 20], ids=["weighed twice", "weights kept"])
 @pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
@@ -284,6 +302,18 @@ def test_gradients_of_one_number(xp):
     g = xp.as_strided(xp.asarray(np.array([2.0])), (4, 5), (0, 0))
     found = xp.to_numpy(cuvarconv.bilateral_filter_vjp(g, xp.asarray(x), 1.0, 0.8, wrt="input"))
     assert_close(found, looped(np.full((4, 5), 2.0), x, 1.0, 0.8)["input"])
+
+
+@pytest.mark.parametrize("shapes", [((6, 7), ()), ((), (6, 7)), ((6, 1), (1, 7)), ((), ())], ids=str)
+def test_widths_alone_and_together(xp, shapes):
+    """The gradient in one σ has the same bits whether or not the other is asked for."""
+    x, guide, grad = (noise((2, 6, 7), seed=seed) for seed in range(3))
+    sigmas = [np.full(shape, width, np.float32) for shape, width in zip(shapes, (1.3, 0.8), strict=True)]
+    keywords = {"guide": guide, "radius": 2}
+    together = vjp(xp, grad, x, *sigmas, wrt=SIGMAS, **keywords)
+    for name in SIGMAS:
+        alone = vjp(xp, grad, x, *sigmas, wrt=(name,), **keywords)
+        np.testing.assert_array_equal(alone[name], together[name])
 
 
 def test_kinds_of_wrt(xp):

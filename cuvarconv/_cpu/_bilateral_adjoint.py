@@ -82,7 +82,7 @@ def _mapped_tile(
     outputs = _Outputs.of(adjoint, batch, rows.hull, columns.hull)
     block, widths, radius = outputs.block, outputs.block.widths, adjoint.filter.radius
     planes, features = _entries(adjoint.filter, block, rows, columns)
-    central, size = block.central_features(), (rows.length, columns.length)
+    central, size = block.central_features, (rows.length, columns.length)
     image = RowSum((*outputs.shares.shape[:-2], *size), block.dtype)
     guide = RowSum((*outputs.shares.shape[:-3], features.shape[-3], *size), block.real)
     own, centres = _centres(rows, columns, radius)
@@ -97,9 +97,8 @@ def _mapped_tile(
                 _shifted(across.outputs, -columns.hull.start),
             )
             differences = features[entries] - central[(..., *where)]
-            tap = widths.part(*where).tap(
-                down.tap - radius, across.tap - radius, planes[entries], differences
-            )
+            rises = block.rises(planes[entries], differences, where)
+            tap = widths.part(*where).tap(down.tap - radius, across.tap - radius, rises, differences)
             if tap.missing is not None and tap.missing.all():
                 continue
             if adjoint.image:
@@ -118,28 +117,29 @@ class _Outputs:
     block: Block
     grad: np.ndarray  # g
     shares: np.ndarray  # g/D
-    mean: np.ndarray  # y
+    drift: np.ndarray  # Σ_c g (y − x)/D, with the image x at the centres
     sharpness: np.ndarray  # √2/σ_r, (…, 1, h, w)
     drawn: np.ndarray  # how the features at the centres are drawn to those of all taps, if asked for
 
     @classmethod
     def of(cls, adjoint: Adjoint, batch: list[slice], down: slice, across: slice) -> _Outputs:
         """Filter a block."""
-        block = adjoint.filter.block((*batch, down, across), moving=True)
+        block = adjoint.filter.block((*batch, down, across), moving=True, relative=adjoint.guide)
         widths = block.widths
         grad = adjoint.gradient(batch, down, across, block.dtype)
         sums, apart, drawn = _draw_all(block, grad, guide=adjoint.guide)
-        shares, mean = grad / sums.norm, sums.mean()
+        shares, drift = grad / sums.norm, sums.drift()
         sharpness = np.minimum(2 * widths.sharpness[..., None, :, :], np.finfo(block.real).max)
-        drawn -= _inner(grad, mean)[..., None, :, :] * apart
+        drawn -= _inner(grad, drift)[..., None, :, :] * apart
         drawn = drawn / sums.norm * sharpness
         drawn = np.where(widths.still[..., None, :, :], 0, drawn)
-        return cls(block, grad, shares, mean, sharpness, drawn)
+        return cls(block, grad, shares, _inner(shares, drift), sharpness, drawn)
 
     def draw(self, tap: Tap, where: tuple[slice, slice]) -> np.ndarray:
         """Return how some outputs draw a tap's features to those at their centres."""
         part = (..., *where)
-        slope = _inner(self.shares[part], tap.pixels - self.mean[part])
+        slope = _inner(self.shares[part], tap.rises)
+        slope -= self.drift[part]
         slope *= tap.weights
         drawn = tap.differences * slope[..., None, :, :]
         drawn *= cut(self.sharpness, where)
@@ -147,7 +147,7 @@ class _Outputs:
 
 
 def _draw_all(block: Block, grad: np.ndarray, *, guide: bool) -> tuple[Sums, np.ndarray, np.ndarray]:
-    """Return the sums of the filter, and, if asked for, Σ_q w (f[q] − f[p]) and the same with g·x[q]."""
+    """Return the sums of the filter; if asked for, of w (f[q] − f[p]), and of that times g·(x[q] − x[p])."""
     sums = Sums(block)
     channels = block.features.shape[-3] if guide else 1
     shape = (*grad.shape[:-3], channels, *grad.shape[-2:])
@@ -158,7 +158,7 @@ def _draw_all(block: Block, grad: np.ndarray, *, guide: bool) -> tuple[Sums, np.
             if guide:
                 pull = tap.exists(tap.differences * tap.weights[..., None, :, :])
                 apart.row += pull
-                drawn.row += tap.exists(pull * _inner(grad, tap.pixels)[..., None, :, :])
+                drawn.row += tap.exists(pull * _inner(grad, tap.rises)[..., None, :, :])
         for some in (sums, apart, drawn):
             some.end_row()
     return sums, apart.total, drawn.total

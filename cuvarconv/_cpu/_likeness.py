@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Tap:
     distance: int  # |Δ|²
     weights: np.ndarray  # (…, h, w), 0 where the tap does not exist
     squares: np.ndarray  # (…, h, w), ‖g(q) − g(p)‖²/(2 σ_r²)
-    pixels: np.ndarray  # (…, C, h, w)
+    rises: np.ndarray  # (…, C, h, w), x(q) − x(p)
     differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r
     missing: np.ndarray | None = None  # where the tap does not exist
 
@@ -87,9 +88,10 @@ class Widths:
         missing = self.radius < max(abs(down), abs(across))
         return missing if missing.any() else None
 
-    def tap(self, down: int, across: int, pixels: np.ndarray, differences: np.ndarray) -> Tap:
-        """Weigh a tap by the differences g(q) − g(p), which are divided by √2 σ_r in place."""
-        np.multiply(differences, self.sharpness[..., None, :, :], out=differences)
+    def tap(self, down: int, across: int, rises: np.ndarray, differences: np.ndarray) -> Tap:
+        """Weigh a tap by the differences g(q) − g(p), which are overwritten but where they are the rises."""
+        scaled = None if differences is rises else differences
+        differences = np.multiply(differences, self.sharpness[..., None, :, :], out=scaled)
         squares = np.square(differences[..., 0, :, :])
         for channel in range(1, differences.shape[-3]):
             squares += np.square(differences[..., channel, :, :])
@@ -99,7 +101,7 @@ class Widths:
         else:
             exponents = np.negative(squares)
         weights = np.exp(exponents, out=exponents)
-        tap = Tap(distance, weights, squares, pixels, differences, self.missing(down, across))
+        tap = Tap(distance, weights, squares, rises, differences, self.missing(down, across))
         tap.exists(weights)
         return tap
 
@@ -119,6 +121,7 @@ class Block:
     window: Window
     widths: Widths
     dtype: np.dtype
+    relative: bool  # whether sums are of x(q) − x(p), or else of x(q)
 
     @property
     def real(self) -> np.dtype:
@@ -138,11 +141,33 @@ class Block:
         """Return the pixels under the centres of the windows."""
         return centres(self.planes, self.window, self.window.cval, self.dtype)
 
+    @cached_property
     def central_features(self) -> np.ndarray:
         """Return the features under the centres, once for each σ_s or σ_r of a sample of its own."""
         central = centres(self.features, self.window, self.window.cval, self.real)
         batch = np.broadcast_shapes(central.shape[:-3], self.widths.still.shape[:-2])
         return np.broadcast_to(central, (*batch, *central.shape[-3:]))
+
+    @cached_property
+    def origins(self) -> np.ndarray:
+        """Return what is taken off the pixels: x(p), so that sums lose no digits to what all have in common.
+
+        It is 0 where x(p) is not finite, or so large that a difference might leave the range of numbers.
+        """
+        if not self.relative:
+            return np.zeros((1, 1, 1), self.dtype)
+        central = self.central_features if self.planes is self.features else self.centres()
+        limits = np.finfo(self.real)
+        near = np.abs(central) <= limits.max * limits.eps / 8  # less than half a step of the largest number
+        return central if near.all() else np.where(near, central, 0)
+
+    def rises(self, pixels: np.ndarray, differences: np.ndarray, where: Where | None = None) -> np.ndarray:
+        """Return x(q) − x(p) for outputs at `where`: the differences, if the features are the image."""
+        if not self.relative:
+            return pixels
+        if self.planes is self.features and self.origins is self.central_features:
+            return differences
+        return pixels - (self.origins if where is None else cut(self.origins, where))
 
     def rows(self) -> Iterator[Iterator[Tap]]:
         """Yield the taps, row after row, as far as any pixel's radius reaches."""
@@ -151,13 +176,15 @@ class Block:
             most = int(min(radius, max(0, self.widths.radius.max())))
             window = window.taps(*(slice(radius - most, radius + most + 1),) * 2)
             radius = most
-        central = self.central_features()
+        central = self.central_features
         for row_taps, column_taps, pixels, features in self._seen(window, central.dtype):
             for m, line in enumerate(range(row_taps.start, row_taps.stop)):
                 places = range(column_taps.start - radius, column_taps.stop - radius)
                 yield (
-                    self.widths.tap(line - radius, across, shifted, feature - central)
-                    for across, shifted, feature in zip(places, pixels[m], features[m], strict=True)
+                    self.widths.tap(line - radius, across, self.rises(shifted, difference), difference)
+                    for across, shifted, difference in zip(
+                        places, pixels[m], (feature - central for feature in features[m]), strict=True
+                    )
                 )
 
     def _seen(self, window: Window, dtype: np.dtype) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:

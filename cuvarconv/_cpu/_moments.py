@@ -45,7 +45,7 @@ class RowSum:
 
 
 class Sums:
-    """Σ w and Σ w x for every pixel of a block."""
+    """Σ w and Σ w (x(q) − x(p)) for every pixel p of a block."""
 
     def __init__(self, block: Block) -> None:
         weights, pixels = block.shapes
@@ -53,9 +53,9 @@ class Sums:
         self._product = np.empty(pixels, block.dtype)
 
     def add(self, weights: np.ndarray, tap: Tap) -> None:
-        """Add a tap; its pixels do not count where it does not exist, whatever they are."""
+        """Add a tap; its rises do not count where it does not exist, whatever they are."""
         np.add(self._weights.row, weights, out=self._weights.row)
-        np.multiply(tap.pixels, weights[..., None, :, :], out=self._product)
+        np.multiply(tap.rises, weights[..., None, :, :], out=self._product)
         np.add(self._products.row, tap.exists(self._product), out=self._products.row)
 
     def end_row(self) -> None:
@@ -70,11 +70,11 @@ class Sums:
 
     @property
     def products(self) -> np.ndarray:
-        """Return Σ w x."""
+        """Return Σ w (x(q) − x(p))."""
         return self._products.total
 
-    def mean(self) -> np.ndarray:
-        """Return Σ w x / Σ w."""
+    def drift(self) -> np.ndarray:
+        """Return Σ w (x(q) − x(p)) / Σ w."""
         return self.products / self.norm
 
 
@@ -87,8 +87,9 @@ def _mapped_moments(block: Block, factors: tuple[str, ...]) -> Moments:
                 other.add(tap.exists(FACTORS[factor](tap)), tap)
         for some in (sums, *others):
             some.end_row()
-    norm, mean = sums.norm, sums.mean()
-    return Moments(norm, mean, tuple((other.products - mean * other.norm) / norm for other in others))
+    norm, drift = sums.norm, sums.drift()
+    slopes = tuple((other.products - drift * other.norm) / norm for other in others)
+    return Moments(norm, block.origins + drift, slopes)
 
 
 # ---- pairs: each weight serves both pixels

@@ -42,7 +42,7 @@ def bilateral(
 
     def block(where: Where) -> None:
         *batch, down, across = where
-        outputs = filter.block(where)
+        outputs = filter.block(where, relative=False)
         mean, still = moments(outputs, paired=filter.paired(outputs)).mean, outputs.widths.still
         if still.any():
             np.copyto(mean, outputs.centres(), where=still[..., None, :, :])
@@ -89,14 +89,19 @@ class Filter:
         planes = self.input[tuple(batch)]
         return planes, planes if self.guide is self.input else self.guide[batch_part(self.guide, batch)]
 
-    def block(self, where: Where, *, moving: bool = False) -> Block:
-        """Return a block of outputs; only those that move have taps if asked for."""
+    def block(self, where: Where, *, moving: bool = False, relative: bool = True) -> Block:
+        """Return a block of outputs; only those that move have taps if asked for.
+
+        Pixels are taken relative to x(p) if asked for, and where this costs nothing: an image's own guide
+        has these differences.
+        """
         *batch, down, across = where
         planes, features = self.images(batch)
         spatial, likeness = (part[matching(part, where)] for part in (self.sigma_spatial, self.sigma_range))
         widths = Widths.of(spatial, likeness, self.radius, self.truncate, self.real)
         widths = widths.moving() if moving else widths
-        return Block(planes, features, self.window.part(down, across), widths, self.dtype)
+        relative = relative or features is planes
+        return Block(planes, features, self.window.part(down, across), widths, self.dtype, relative)
 
     def paired(self, block: Block) -> bool:
         """Whether all pixels of a block share the σ, and there is room for its sums."""

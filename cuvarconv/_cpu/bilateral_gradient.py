@@ -63,10 +63,12 @@ def bilateral_gradient(
             for output, factor in zip(of_sigmas, ("distance", "square"), strict=True)
             if output is not None
         ]
-        shapes = [some.output.shape for some in wanted]
-        together = len(wanted) == 2 and math.prod(np.broadcast_shapes(*shapes)) <= _TOGETHER
-        for group in [wanted] if together else [[some] for some in wanted]:
-            _write_sigmas(filter, grad, group)
+        shape = np.broadcast_shapes(sigma_spatial.shape, sigma_range.shape)
+        if wanted and math.prod(shape) <= _TOGETHER:
+            _write_sigmas(filter, grad, wanted, shape)
+        else:
+            for some in wanted:
+                _write_sigmas(filter, grad, [some], some.output.shape)
 
 
 def _write_images(
@@ -133,13 +135,12 @@ class _OfSigma:
         return np.minimum(scale, np.finfo(filter.real).max).astype(filter.real)
 
 
-def _write_sigmas(filter: Filter, grad: np.ndarray, wanted: Sequence[_OfSigma]) -> None:
-    """Write one of them, or both if they have so few numbers that these can be summed side by side."""
-    if len(wanted) == 1:
-        sums = wanted[0].output[None]
-    else:
-        shape = np.broadcast_shapes(*(some.output.shape for some in wanted))
-        sums = np.empty((len(wanted), *shape), filter.real)
+def _write_sigmas(
+    filter: Filter, grad: np.ndarray, wanted: Sequence[_OfSigma], shape: tuple[int, ...]
+) -> None:
+    """Write one of them or both, from sums of a `shape`: where it is both's, either is the same alone."""
+    direct = len(wanted) == 1 and wanted[0].output.shape == shape
+    sums = wanted[0].output[None] if direct else np.empty((len(wanted), *shape), filter.real)
 
     def add(total: np.ndarray, where: Where, first: bool) -> None:
         for line, slopes in zip(total, _sigma_slopes(filter, grad, wanted, where), strict=True):
@@ -155,7 +156,7 @@ def _write_sigmas(filter: Filter, grad: np.ndarray, wanted: Sequence[_OfSigma]) 
         dtype=filter.real,
         most_workers=(WORKSPACE - PARTIAL) // BYTES,
     )
-    if len(wanted) > 1:
+    if not direct:
         for some, line in zip(wanted, sums, strict=True):
             store(some.output, _reduced(line, some.output.shape))
 
