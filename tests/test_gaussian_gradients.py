@@ -99,6 +99,22 @@ def test_long_sums_lose_nothing(xp, mode, angle):
     assert_close(found, expected)
 
 
+@pytest.mark.parametrize("xp", ["numpy"], indirect=True)
+@pytest.mark.parametrize("offset", [1e4, -1e4])
+@pytest.mark.parametrize("turned", [False, True])
+def test_offsets_lose_no_digits_on_the_host(xp, turned, offset):
+    """Slopes add up to 0: what all pixels have in common changes nothing."""
+    x, g = noise((2, 6, 7)) + np.float32(offset), noise((2, 6, 7), seed=9)
+    pair, angle = (sigmas((6, 7), 1.5), sigmas((6, 7), 1.5, 1)), angles((6, 7)) if turned else None
+    found = vjp(xp, g, x, pair, angle=angle, wrt=("sigma", "angle") if turned else ("sigma",))
+    rest = x - np.float64(offset)
+    _, rows, columns, turn = reference_gaussian.gaussian_filter_vjp(g, rest, pair, angle=angle)
+    for result, exact, operand in zip(found[0], (rows, columns), pair, strict=True):
+        check_widths(result, exact, operand, "float32")
+    if turned:
+        check_widths(found[1], turn, angle, "float32")
+
+
 @pytest.mark.parametrize("shape", [(6, 7), (1, 7), (6, 1), (3, 1, 1), (2, 1, 6, 1), (2, 3, 6, 7)], ids=str)
 @pytest.mark.parametrize("turned", [False, True])
 def test_maps_that_broadcast(xp, shape, turned):

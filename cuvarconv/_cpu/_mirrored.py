@@ -48,6 +48,17 @@ class Pixels:
         tile *= self.dtype.type(self.scale)
         return tile
 
+    def level(self) -> Pixels:
+        """Take off what all pixels have in common, which sums whose weights add up to 0 would only lose to.
+
+        That is the pixel nearest to 0 if all have one sign: no number grows.
+        """
+        if self.tile is None or self.guarded:
+            return self
+        low, high = self.tile.min(), self.tile.max()
+        common = max(low, 0) + min(high, 0)
+        return replace(self, tile=self.tile - common) if common else self
+
     def part(self, rows: slice, columns: slice, reach: tuple[int, int]) -> Pixels:
         """Return what a rectangle of the block reaches, which may be less."""
         spare = [whole - far for whole, far in zip(self.reach, reach, strict=True)]

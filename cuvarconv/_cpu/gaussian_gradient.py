@@ -244,9 +244,9 @@ def gaussian_sigma_gradient(
                     image, sigmas, angle, where, part, truncate, real, weights=_PIECE
                 ):
                     if angle is None:
-                        slopes = _aligned_slopes(pixels, widths, numbers, scratch)
+                        slopes = _aligned_slopes(pixels.level(), widths, numbers, scratch)
                     else:
-                        slopes = _turned_slopes(pixels, widths, numbers)
+                        slopes = _turned_slopes(pixels.level(), widths, numbers)
                     factor = given[here].astype(real, copy=False)
                     for target, slope in zip(values, slopes, strict=True):
                         target[within(here, where)] += planes_first(slope, factor.shape) * factor
