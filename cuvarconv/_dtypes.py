@@ -96,10 +96,10 @@ def _common(operands: tuple[np.dtype, ...]) -> np.dtype:
     try:
         return np.result_type(*operands)
     except TypeError:  # bfloat16 meets float16 or integers of more than 8 bits
-        names = ", ".join(str(dtype) for dtype in operands)
+        names = " and ".join(dict.fromkeys(dtype.name for dtype in operands))
         raise TypeError(
-            f"input: its dtype has no common dtype with the others, got {names}; "
-            "expected operands that numpy.result_type can join, so convert one of them"
+            f"operands of the dtypes {names} have no common dtype; "
+            "expected some that numpy.result_type can join, so convert one operand, e.g. to float32"
         ) from None
 
 

@@ -110,7 +110,15 @@ def check_varying(
     if not fits:
         raise ValueError(
             f"{name}: expected shape (kh, kw) + S with S broadcasting to {shape}, got S = {varying}"
+            + _axes_hint(name, varying, shape)
         )
+
+
+def _axes_hint(name: str, varying: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    """Say how kernels of channels-last pictures are given, where S looks like theirs; weights have `axes`."""
+    if name != "weights" or len(shape) != 3 or varying != shape[:2]:
+        return ""
+    return f"; for channels-last pictures pass axes=(0, 1) and S = {(*varying, 1)}"
 
 
 def align_modulation(modulation: Any, shape: tuple[int, ...]) -> Any:

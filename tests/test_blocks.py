@@ -156,14 +156,14 @@ def tiny_blocks(request, monkeypatch):
         for name, value in limits.items():
             monkeypatch.setattr(sys.modules[f"cuvarconv._cpu.{module}"], name, value)
 
-    cut("_tiles", _SMALL=0)
+    cut("_tiles", _SMALL=0, _TOGETHER=16)
     block, slab, terms = request.param
     cut("correlate", BLOCK=160, _LEAST=(1, 1), _AT_ONCE=0, _ROW_AT_ONCE=0 if block > 30 else 1 << 18)
     cut("spread", BLOCK=160, SHARED_BY=(4, 8))
     cut("unfold", BLOCK=160, _TILE=240, _LEAST=1)
     cut("correlate_gradient", BLOCK=160, _TILE=240)
     cut("_sums", SHARED_BY=(4, 8))
-    cut("_columns", _BLOCK=block, MATRIX=block, _SLAB=slab, _TERMS=terms, _PACKED=1 << 10)
+    cut("_columns", _BLOCK=block, MATRIX=block, _SLAB=slab, _PRODUCTS=slab, _TERMS=terms, _PACKED=1 << 10)
     cut("modulated_gradient", _PIECE=slab)
 
 

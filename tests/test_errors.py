@@ -99,7 +99,7 @@ CALLS = [
         "correlate",
         {"input": ONES.astype(BFLOAT16), "weights": np.ones((3, 3), np.float16)},
         TypeError,
-        ("input: ", "bfloat16", "float16"),
+        ("operands of the dtypes ", "bfloat16", "float16"),
     ),
     Wrong("modulated_correlate", {"input": np.ones((6, 7))}, ValueError, ("input: ", "C_in, H, W", "(6, 7)")),
     Wrong(
@@ -356,6 +356,21 @@ def test_wrong_call(xp, call):
 
 def test_there_are_many_distinct_wrong_calls():
     assert len({described(call) for call in CALLS}) == len(CALLS) >= 45
+
+
+def test_dtypes_without_a_common_one_are_named():
+    x, w, d = (np.ones(shape, np.float16) for shape in ((2, 4, 5), (3, 2, 1, 1), (1, 1)))
+    with pytest.raises(TypeError, match=r"^operands of the dtypes float16 and bfloat16 have no common dtype"):
+        cuvarconv.modulated_correlate(x, w, d.astype(BFLOAT16))
+
+
+@pytest.mark.parametrize("axes", [(-2, -1), (0, 1)])
+def test_kernels_of_channels_last_pictures(axes):
+    x, k = np.ones((6, 7, 3)), np.ones((3, 3, 6, 7))
+    says = r"got S = \(6, 7\); for channels-last pictures pass axes=\(0, 1\) and S = \(6, 7, 1\)$"
+    with pytest.raises(ValueError, match=says):
+        cuvarconv.correlate(x, k, axes=axes)
+    assert cuvarconv.correlate(x, k[..., None], axes=(0, 1)).shape == x.shape
 
 
 @pytest.mark.parametrize("function", ["correlate", "convolve", "modulated_correlate"])

@@ -144,6 +144,23 @@ def test_blocks_of_all_workers_need_little_memory(monkeypatch, keywords, dtype, 
             assert 0 < used <= LIMIT, f"{name}: {used / MIB:.0f} MiB"
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex128", "int32"])
+@pytest.mark.parametrize("output", [(1 << 14, 14, 64), (1 << 10, 8, 1000)], ids=str)
+@pytest.mark.parametrize("size", [3, 21])
+def test_blocks_of_many_outputs_need_little_memory(monkeypatch, size, output, dtype):
+    """Sums in another dtype, products of several runs of taps, and pieces of large weights."""
+    operands = small(1, *output[1:]), small(output[0], 1, size, size), small(size, size)
+    x, w, d = (
+        np.broadcast_to(operand[(0,) * operand.ndim].astype(dtype), operand.shape) for operand in operands
+    )
+    result = np.empty(output, dtype)
+    cuvarconv.modulated_correlate(x[:, :1, :1], w[:1], d)  # loads threadpoolctl
+    with cuvarconv.set_workers(16):
+        module = sys.modules["cuvarconv._cpu.modulated"]
+        used = worst_block(monkeypatch, module, lambda: cuvarconv.modulated_correlate(x, w, d, result))
+    assert 0 < used <= LIMIT, f"{used / MIB:.0f} MiB"
+
+
 def test_an_overlapping_output_costs_one_copy():
     x = zeros(2048, 2048)
     used = peak_beyond((0,), lambda: cuvarconv.correlate(x, small(3, 3), x))
@@ -316,6 +333,12 @@ def test_distant_taps_of_large_images():
         x[:, None], k[None, None], np.ones((2, 3)), mode="wrap", dilation=step
     )
     np.testing.assert_array_equal(each[:, 0], expected)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "bool"])
+def test_large_results_of_integers(dtype):
+    x = integers((600, 700)).astype(dtype)
+    np.testing.assert_array_equal(cuvarconv.correlate(x, [[1]]), x)
 
 
 def test_output_whose_elements_share_memory_is_refused():

@@ -18,6 +18,7 @@ MATRIX = 1 << 20  # elements of one matrix; of larger ones, parts are put in ord
 _PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 _MOST = 1 << 17  # outputs per channel in one block
 _SLAB = 9 << 16  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
+_PRODUCTS = _SLAB // 4  # elements of products that are not written where they belong
 _TERMS = 400  # that one matrix product sums up, unless a single row of taps has more
 _BLOCKS = 4  # at least, unless they have fewer elements of columns than these
 _LEAST = 1 << 18
@@ -26,19 +27,32 @@ _FEW = 3  # rows of a matrix that BLAS multiplies faster one by one
 
 def plan(window: Window, channels: int, outputs: int, dtype: np.dtype) -> tuple[int, int]:
     """Return how many pixels go together, to stay in the cache, and how many blocks may be in progress."""
-    per_pixel = (window.columns.taps + 1) * channels + outputs
+    per_pixel = _per_pixel(window, channels, outputs)
     pixels = min(max(_BLOCK // per_pixel, 1), _MOST)
-    nbytes = (max(_BLOCK, pixels * per_pixel) + 5 * _SLAB // 4) * dtype.itemsize
-    return pixels, max(1, (WORKSPACE - _PACKED) // nbytes)
+    return pixels, _workers(pixels * per_pixel, dtype)
+
+
+def _per_pixel(window: Window, channels: int, outputs: int) -> int:
+    """Return the elements of pixels under a row of taps and of sums that one output pixel needs."""
+    return (window.columns.taps + 1) * channels + outputs
+
+
+def _workers(elements: int, dtype: np.dtype, weights: int = 0) -> int:
+    """Return how many blocks of so many elements may be in progress, each with so many of the weights."""
+    nbytes = (max(_BLOCK, elements) + _SLAB + _PRODUCTS + weights) * dtype.itemsize
+    return max(1, (WORKSPACE - (0 if weights else _PACKED)) // nbytes)
 
 
 def pieces(
     shape: tuple[int, ...], window: Window, channels: int, outputs: int, dtype: np.dtype
 ) -> tuple[list[Where], int]:
     """Cut pixels (batch…, H, W) into such blocks, and return also how many may be in progress."""
-    pixels, workers = plan(window, channels, outputs, dtype)
+    pixels, _ = plan(window, channels, outputs, dtype)
     terms = channels * window.rows.taps * window.columns.taps
-    return shares(shape, pixels, _BLOCKS, least=_LEAST // max(1, terms)), workers
+    cut = shares(shape, pixels, _BLOCKS, least=_LEAST // max(1, terms))
+    largest = max((math.prod(part.stop - part.start for part in where) for where in cut), default=0)
+    weights = min(MATRIX, outputs * terms) if outputs * terms * dtype.itemsize > _PACKED else 0
+    return cut, _workers(largest * _per_pixel(window, channels, outputs), dtype, weights)
 
 
 def columns_at_once(elements: int) -> int:
@@ -132,7 +146,7 @@ def _shifted(
     *batch, channels, _, _ = planes.shape
     shape = (window.columns.taps, channels, *batch, len(rows.sources), window.columns.length)
     elements = math.prod(shape)
-    later = min(window.rows.taps * elements, _SLAB) + _SLAB // 4
+    later = min(window.rows.taps * elements, _SLAB) + _PRODUCTS
     gathered = planes[..., 0, 0].size * len(rows.sources) * len(columns.sources)
     scratch.make_room((elements + max(gathered, later)) * dtype.itemsize)
     copies = scratch.empty(shape, dtype)
@@ -168,9 +182,17 @@ def multiply(matrix: np.ndarray, columns: np.ndarray, out: np.ndarray | None = N
     at_once = 1 if outputs <= _FEW else max(1, MATRIX // (groups * math.prod(depth)))
     for first in range(0, outputs, at_once):
         some = slice(first, first + at_once)
-        rows = matrix[:, some].astype(columns.dtype, copy=False)
+        rows = matrix[:, some]
+        if rows.dtype != columns.dtype:
+            rows = rows.astype(columns.dtype, order="C")  # now, or the reshape would copy again
         np.matmul(rows.reshape(*rows.shape[:2], -1), columns, out=product[:, some])
     return product
+
+
+def outputs_at_once(groups: int, outputs: int, pixels: int) -> int:
+    """Return how many outputs of each group go together, equally many, where products are a copy."""
+    most = max(1, _PRODUCTS // (groups * pixels))
+    return -(-outputs // -(-outputs // most))
 
 
 def in_line(planes: np.ndarray, groups: int) -> np.ndarray | None:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from cuvarconv._axis import CVAL, Axis, IndexTable
-from cuvarconv._blocks import tap_chunks
+from cuvarconv._blocks import blocks, tap_chunks
 from cuvarconv._window import Window
 
 _SMALL = 1 << 12  # pixels; of so few all are looked up, which is faster than to cut them into rectangles
-_TOGETHER = 1 << 16  # pixels that are looked up at once, to a temporary array
+_TOGETHER = 1 << 16  # pixels that are looked up, or converted, at once, to a temporary array
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
 
 # Of one array of a block: memory is read faster the longer the pieces of each tap's weights are, and threads
@@ -108,11 +108,14 @@ def store(target: np.ndarray, values: np.ndarray) -> None:
     """Write a block: integers truncate through int64, bool is ≠ 0, real arrays take the real part."""
     if target.dtype.kind != "c":
         values = values.real
-    if target.dtype.kind in "iu":
-        values = values.astype(np.int64)
-    elif target.dtype.kind == "b":
-        values = values != 0
-    np.copyto(target, values, casting="unsafe")
+    if target.dtype.kind not in "biu":
+        np.copyto(target, values, casting="unsafe")
+        return
+    values = np.broadcast_to(values, target.shape)
+    for where in blocks(target.shape, _TOGETHER):  # a piece at a time is in another dtype
+        here: Any = (..., *where)
+        part = values[here] != 0 if target.dtype.kind == "b" else values[here].astype(np.int64)
+        np.copyto(target[here], part, casting="unsafe")
 
 
 def windows(tile: np.ndarray, rows: IndexTable, columns: IndexTable, window: Window) -> np.ndarray:

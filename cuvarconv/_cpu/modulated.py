@@ -5,7 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where, matching
-from cuvarconv._cpu._columns import in_line, modulated, multiply, pieces, slabs, tap_matrices
+from cuvarconv._cpu._columns import (
+    Slab,
+    in_line,
+    modulated,
+    multiply,
+    outputs_at_once,
+    pieces,
+    slabs,
+    tap_matrices,
+)
 from cuvarconv._cpu._sums import add_or_assign
 from cuvarconv._cpu._tiles import move_axis, store
 from cuvarconv._cpu._workers import for_each, serial_blas
@@ -43,12 +52,10 @@ def modulated_correlate(
             part = sums[(slice(None), *slab.where)]
             matrix = matrices[(slice(None), slice(None), *slab.taps)]
             lines = in_line(part, groups) if slab.has_first_taps else None
-            if lines is not None:
+            if lines is None:
+                _add_products(part, matrix, columns, slab)
+            else:
                 multiply(matrix, columns, lines)
-                continue
-            product = slab.scratch.empty((*matrix.shape[:2], columns.shape[-1]), dtype)
-            multiply(matrix, columns, product)
-            add_or_assign(part, product.reshape(part.shape), slab.has_first_taps)
         if sums is not target:
             store(target, sums)
 
@@ -56,3 +63,17 @@ def modulated_correlate(
     cut, workers = pieces(domain, window, input.shape[-3], output.shape[-3], dtype)
     with serial_blas:
         for_each(block, cut, most_workers=workers)
+
+
+def _add_products(sums: np.ndarray, matrix: np.ndarray, columns: np.ndarray, slab: Slab) -> None:
+    """Add products to the sums of a slab, (C_out, batch…, H, W), some outputs at a time."""
+    groups, outputs = matrix.shape[:2]
+    by_group = sums.reshape(groups, outputs, *sums.shape[1:])
+    at_once = outputs_at_once(groups, outputs, columns.shape[-1])
+    kept = slab.scratch.taken
+    for first in range(0, outputs, at_once):
+        rows, total = matrix[:, first : first + at_once], by_group[:, first : first + at_once]
+        product = slab.scratch.empty((*rows.shape[:2], columns.shape[-1]), columns.dtype)
+        multiply(rows, columns, product)
+        add_or_assign(total, product.reshape(total.shape), slab.has_first_taps)
+        slab.scratch.clear(kept)

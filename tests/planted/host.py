@@ -41,8 +41,17 @@ PLANTED = [
             ("right halo missing", ", slice(columns.last, None)]", "]"),
             ("upper halo missing", "slice(0, rows.first), slice(rows.last, None)", "slice(rows.last, None),"),
             ("cval on rows only", "if columns.outside:", "if columns.outside and rows.outside:"),
-            ("integers stored without the way through int64", "values = values.astype(np.int64)", "pass"),
-            ("bool stored as the lowest bit", "values = values != 0", "values = values.astype(np.int64) & 1"),
+            (
+                "integers stored without the way through int64",
+                "values[here].astype(np.int64)",
+                "values[here]",
+            ),
+            ("bool stored as the lowest bit", "values[here] != 0", "values[here].astype(np.int64) & 1"),
+            (
+                "integers of the first piece only",
+                "blocks(target.shape, _TOGETHER)",
+                "blocks(target.shape, _TOGETHER)[:1]",
+            ),
             ("stride and dilation of rows swapped", "down * rows.dilation,", "down * rows.stride,"),
             ("step of rows for columns", "across * columns.stride,", "across * rows.stride,"),
         ],
@@ -101,8 +110,13 @@ PLANTED = [
             ),
             (
                 "later rows of taps replace the sum",
-                "product.reshape(part.shape), slab.has_first_taps",
-                "product.reshape(part.shape), True",
+                "product.reshape(total.shape), slab.has_first_taps",
+                "product.reshape(total.shape), True",
+            ),
+            (
+                "products of the first outputs for all",
+                "rows, total = matrix[:, first : first + at_once],",
+                "rows, total = matrix[:, : min(at_once, outputs - first)],",
             ),
             ("half precision summed in half", "    dtype = accumulator_dtype(dtype)\n", ""),
             (
@@ -116,6 +130,11 @@ PLANTED = [
         "cuvarconv/_cpu/_columns.py",
         ON_HOST,
         [
+            (
+                "blocks larger than planned for are not counted",
+                "_workers(largest * _per_pixel(window, channels, outputs), dtype, weights)",
+                "_workers(0, dtype, weights)",
+            ),
             (
                 "products written to a copy",
                 "            return None\n        pixels *= length",
