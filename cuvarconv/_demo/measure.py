@@ -19,7 +19,7 @@ def interleaved_seconds(sides: Mapping[str, Callable[[], Any]], repeats: int) ->
 
     Each timed call follows untimed ones of the same function, for 25 ms at least: it finds its own
     data in the caches, and the threads of the other library have gone to sleep.  Those of OpenMP
-    keep a processor busy for 10 ms after their last work.
+    keep a processor busy for about 12 ms after their last work.
 
     Parameters
     ----------
