@@ -7,7 +7,7 @@ import pytest
 from conftest import Backend
 from forms import FORMS, check_noise, operands, result_shape
 from test_host import LIMIT, MIB, small, zeros
-from tolerances import assert_close, noise
+from tolerances import assert_close, assert_equal, noise
 
 import cuvarconv
 
@@ -257,6 +257,13 @@ def test_gradients_have_the_same_bits_for_any_number_of_workers(name):
     function, arrays = large(name)
     vjp = getattr(cuvarconv, f"{function}_vjp")
     assert len(bits_over_workers(lambda: vjp(*arrays, **grouped(name)))) == 1
+
+
+def test_sums_beyond_the_largest_number_do_not_warn():
+    """As everywhere; they are formed in several parts here, and added up at the end."""
+    x, w, d = (np.ones(shape, np.float16) for shape in ((16, 256, 256), (16, 16, 3, 3), (3, 3, 1, 1)))
+    (found,) = cuvarconv.modulated_correlate_vjp(x, 100 * x, w, d, wrt=("weights",))
+    assert_equal(found, np.full(w.shape, np.inf, np.float16))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "valid"])

@@ -66,12 +66,13 @@ def sum_blocks(
 
     jobs = [(region, number) for region, some in enumerate(cut) for number in range(len(some))]
     for_each(job, jobs, most_workers=most_workers)
-    for region, some in enumerate(cut):
-        if len(some) > 1:
-            total = partial.pop((region, 0))
-            for number in range(1, len(some)):
-                total += partial.pop((region, number))
-            _store(output, some[0].region, total)
+    with np.errstate(all="ignore"):  # as inside of `for_each`
+        for region, some in enumerate(cut):
+            if len(some) > 1:
+                total = partial.pop((region, 0))
+                for number in range(1, len(some)):
+                    total += partial.pop((region, number))
+                _store(output, some[0].region, total)
 
 
 def _store(output: np.ndarray | Sequence[np.ndarray], region: Where, sums: np.ndarray) -> None:
