@@ -28,7 +28,7 @@ from cuvarconv._window import Window
 _BLOCK = (1 << 16, 256)  # outputs, and columns of them, that are cut further where their radii differ
 _WEIGHTS = 2 << 20  # bytes of a piece's weights along one axis; they stay in the caches
 _SCRATCH = 5 * _WEIGHTS  # bytes: weights and their sums along both axes, and the pixels
-_PAIRS = 1 << 17  # sums of two pixels that face each other, formed at once; at least one column's
+_PAIRS = 1 << 19  # sums of two pixels that face each other, formed at once; at least one column's
 _BYTES = 20 << 20  # that a worker takes
 
 
