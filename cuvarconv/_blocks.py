@@ -46,13 +46,14 @@ def rectangles(shape: tuple[int, ...], elements: int, width: int) -> list[Where]
     """Cut an array into slices of about `elements` elements that are at most `width` wide."""
     if 0 in shape:
         return []
-    columns = _even(shape[-1], width)
-    rows = _even(shape[-2], max(1, elements // columns[0].stop))
+    columns = even(shape[-1], width)
+    rows = even(shape[-2], max(1, elements // columns[0].stop))
     planes = blocks(shape[:-2], max(1, elements // (columns[0].stop * rows[0].stop)))
     return [(*some, down, across) for some in planes for down in rows for across in columns]
 
 
-def _even(length: int, longest: int) -> list[slice]:
+def even(length: int, longest: int) -> list[slice]:
+    """Cut a line into pieces of the same length but for the last, at most so long."""
     step = -(-length // -(-length // longest))
     return [slice(at, min(at + step, length)) for at in range(0, length, step)]
 

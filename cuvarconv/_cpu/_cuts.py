@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from cuvarconv._cpu._bands import banded, banded_work
 from cuvarconv._cpu._widths import Widths
 
 _CELL = 16  # pixels along either axis that are not cut further
@@ -38,9 +39,11 @@ def cuts(widths: Widths, most: int) -> Iterator[tuple[slice, slice]]:
         far = int(radius.reduce(down_cells[down, across], axis=None)) + 1
         wide = far if same else int(radius.reduce(across_cells[down, across], axis=None)) + 1
         high = row_ends[down.stop] - row_ends[down.start]
-        pixels = high * planes * (column_ends[across.stop] - column_ends[across.start])
-        per_pixel = far * wide + _LINE * (far if same else far + wide)
-        return per_pixel * pixels + _DISTANCE * wide + _PIECE, pixels * max(far, wide)
+        width = column_ends[across.stop] - column_ends[across.start]
+        pixels = high * planes * width
+        weights = _LINE * (far if same else far + wide)
+        sums = banded_work(far, wide) if banded(far - 1, wide - 1, width) else far * wide
+        return int((weights + sums) * pixels) + _DISTANCE * wide + _PIECE, pixels * max(far, wide)
 
     def halves_of(
         down: slice, across: slice, whole: int, weights: int

@@ -13,7 +13,7 @@ from cuvarconv._cpu._tiles import gather
 from cuvarconv._cpu._widths import lines_first
 from cuvarconv._window import Window
 
-_TILE = 1 << 18  # pixels under a block's windows; more are gathered column by column
+_TILE = 1 << 20  # pixels under a block's windows; more are gathered column by column
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cuvarconv._blocks import Where, rectangles
+from cuvarconv._cpu._bands import banded, banded_sums
 from cuvarconv._cpu._cuts import cuts
 from cuvarconv._cpu._mirrored import Pixels, read_pixels, real_dtype, real_parts
 from cuvarconv._cpu._scratch import Scratch
@@ -21,7 +22,7 @@ from cuvarconv._cpu._widths import (
     read_widths,
     turned_taps,
 )
-from cuvarconv._cpu._workers import for_each
+from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
@@ -62,7 +63,8 @@ def gaussian(
             total = _aligned(pixels, widths, scratch) if angle is None else _turned(pixels, widths)
             store(target, planes_first(total, target.shape))
 
-    for_each(block, rectangles(output.shape, *_BLOCK), most_workers=WORKSPACE // _BYTES)
+    with serial_blas:
+        for_each(block, rectangles(output.shape, *_BLOCK), most_workers=WORKSPACE // _BYTES)
 
 
 def pieces(
@@ -118,6 +120,8 @@ def aligned_sums(
     Both are given for distances from 0, where they are halved, as pixels there face themselves.
     """
     shape, dtype = widths.sigmas[0].shape, pixels.dtype
+    if pixels.tile is not None and not pixels.guarded and banded(*pixels.reach, shape[-1]):
+        return banded_sums(pixels, products, scratch)
     size, (far, wide) = widths.sigmas[0].size, (reach + 1 for reach in pixels.reach)
     weights = [(rows.reshape(far, size), columns.reshape(wide, size)) for rows, columns in products]
     sums = [scratch.empty((wide, size), dtype) for _ in products]

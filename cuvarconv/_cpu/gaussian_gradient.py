@@ -9,6 +9,8 @@ import numpy as np
 
 from cuvarconv._axis import Axis
 from cuvarconv._blocks import Where, rectangles, within
+from cuvarconv._cpu._bands import banded, banded_spread
+from cuvarconv._cpu._cuts import cuts
 from cuvarconv._cpu._mirrored import Pixels, real_dtype, real_parts
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu._scratch import Scratch
@@ -19,13 +21,12 @@ from cuvarconv._cpu._widths import (
     Widths,
     both_line_weights,
     line_sum,
-    line_weights,
     lines_first,
     planes_first,
     read_widths,
     turned_taps,
 )
-from cuvarconv._cpu._workers import for_each
+from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._cpu.gaussian import (
     ColumnSums,
     aligned_norm,
@@ -42,9 +43,10 @@ from cuvarconv._window import Window
 # Pixels, and columns of them, that are summed up together.  In smaller blocks the outputs around them
 # weigh more, and two threads queue at the interpreter lock.
 _SPREAD = (1 << 16, 256)
-_HELD = 14 << 20  # bytes of all weights, if they are held
-_WEIGHTS = 4 << 20  # bytes of those along one axis that are held at once, if not
-_ARRAYS = 14  # of as many pixels as reach a block, while it is summed up
+_SPREAD_WEIGHTS = 4 << 20  # bytes of those of outputs that are spread at once, along one axis
+_SPREAD_SCRATCH = 3 * _SPREAD_WEIGHTS  # bytes: weights, and their products with values
+_SPREAD_BYTES = 15 << 20  # that a worker takes for them, and arrays of all outputs that reach a block:
+_ARRAYS, _TURNED_ARRAYS = 2, 16  # those with an angle are in double precision
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
 _PIECE = 1 << 20  # bytes of a piece's weights along one axis
 _SCRATCH = 8 * _PIECE  # bytes: weights, their slopes, and the sums of two
@@ -96,7 +98,8 @@ def gaussian_input_gradient(
 
     places = rectangles(output.shape, *_SPREAD)
     workers = WORKSPACE // _bytes(places[0], window, sigmas, angle, dtype) if places else 1
-    for_each(block, places, most_workers=workers)
+    with serial_blas:
+        for_each(block, places, most_workers=workers)
 
 
 def _outputs(run: Run, axis: Axis) -> slice:
@@ -111,70 +114,87 @@ def _bytes(where: Where, window: Window, sigmas: Maps, angle: np.ndarray | None,
     for part, axis in ((down, window.rows), (across, window.columns)):
         reached *= min(part.stop - part.start + axis.taps - 1, axis.length)
     if angle is not None:
-        return 2 * _ARRAYS * 8 * reached  # maps in double precision, and no weights
-    widest = max(dtype.itemsize, *(sigma.itemsize for sigma in sigmas))
-    weights = (window.rows.taps // 2 + window.columns.taps // 2 + 2) * reached * dtype.itemsize
-    return _ARRAYS * widest * reached + min(weights, max(_HELD, 3 * _WEIGHTS))
+        return _SPREAD_BYTES + _TURNED_ARRAYS * 8 * reached
+    return _SPREAD_BYTES + _ARRAYS * max(dtype.itemsize, *(sigma.itemsize for sigma in sigmas)) * reached
 
 
 def _spread(tile: np.ndarray, given: np.ndarray, widths: Widths, shifts: Sequence[int]) -> None:
     """Add what outputs (rows, planes, columns) spread; the centre of (i, j) is entry (i, j) + `shifts`."""
-    parts = [
+    reaching = [
         slice(max(0, -shift - far), max(0, length - shift + far))
         for shift, far, length in zip(shifts, widths.reach, (tile.shape[0], tile.shape[2]), strict=True)
     ]
-    values = np.array(given[parts[0], :, parts[1]], tile.dtype, order="C")
-    if values.size:
-        spread = _spread_aligned if widths.angle is None else _spread_turned
-        first = [shift + part.start for shift, part in zip(shifts, parts, strict=True)]
-        spread(tile, values, widths.part(*parts), first, guarded=not np.isfinite(values).all())
+    given, widths = given[reaching[0], :, reaching[1]], widths.part(*reaching)
+    if not given.size:
+        return
+    scratch = Scratch(_SPREAD_SCRATCH)
+    spread = _spread_aligned if widths.angle is None else _spread_turned
+    for parts in cuts(widths, _SPREAD_WEIGHTS // tile.itemsize):
+        piece = widths.part(*parts)
+        values = np.array(given[parts[0], :, parts[1]], tile.dtype, order="C")
+        centres = [
+            shift + outer.start + inner.start
+            for shift, outer, inner in zip(shifts, reaching, parts, strict=True)
+        ]
+        reached = [
+            slice(max(0, centre - far), max(0, centre + length + far))
+            for centre, far, length in zip(centres, piece.reach, values.shape[::2], strict=True)
+        ]
+        target = tile[reached[0], :, reached[1]]
+        if target.size:
+            shift = [centre - part.start for centre, part in zip(centres, reached, strict=True)]
+            spread(target, values, piece, shift, scratch, guarded=not np.isfinite(values).all())
 
 
 def _spread_aligned(
-    tile: np.ndarray, values: np.ndarray, widths: Widths, shifts: Sequence[int], *, guarded: bool
+    tile: np.ndarray,
+    values: np.ndarray,
+    widths: Widths,
+    shifts: Sequence[int],
+    scratch: Scratch,
+    *,
+    guarded: bool,
 ) -> None:
     """Spread along rows, for each distance along columns; spoils the values."""
-    lines = np.empty((len(tile), *values.shape[1:]), tile.dtype)
-    scaled, product = np.empty_like(values), np.empty_like(values)
-    reach, at_once = widths.reach, max(1, _WEIGHTS // values.nbytes)
-    arrays = reach[0] + 1 if widths.isotropic else sum(reach) + 2
-    weights = both_line_weights(widths, tile.dtype) if arrays * values.nbytes <= _HELD else None
-
-    def line(axis: int, distances: range) -> np.ndarray:
-        if weights is not None:
-            return weights[axis][distances.start : distances.stop]
-        return line_weights(widths, axis, tile.dtype, distances)
-
-    for axis in (0,) if widths.isotropic else (0, 1):
-        norm = sum(line_sum(line(axis, some)) for some in _runs_of(reach[axis], at_once))
-        values /= norm * norm if widths.isotropic else norm
-    for distances in _runs_of(reach[0], at_once):
-        rows = line(0, distances)
-        for n in range(reach[1] + 1):
-            np.multiply(values, line(1, range(n, n + 1))[0], out=scaled)
+    scratch.clear()
+    rows, columns = weights = both_line_weights(widths, tile.dtype, scratch.empty)
+    values /= aligned_norm(weights, 1.0)
+    if not guarded and banded(*widths.reach, values.shape[-1]):
+        patch = banded_spread(values, weights, scratch)
+        first, second = (max(0, far - shift) for far, shift in zip(widths.reach, shifts, strict=True))
+        tile += patch[first : first + tile.shape[0], :, second : second + tile.shape[2]]
+        return
+    lines = scratch.empty((len(tile), *values.shape[1:]), tile.dtype)
+    scaled, product = (scratch.empty(values.shape, tile.dtype) for _ in range(2))
+    for n, column in enumerate(columns):
+        np.multiply(values, column, out=scaled)
+        if guarded:
+            clear(scaled, widths.radii[1], n)
+        lines[...] = 0
+        for m, row in enumerate(rows):
+            part = slice(max(0, -shifts[0] - m), max(0, len(tile) - shifts[0] + m))
+            term = np.multiply(scaled[part], row[part], out=product[part])
             if guarded:
-                clear(scaled, widths.radii[1], n)
-            lines[...] = 0
-            for m, row in zip(distances, rows, strict=True):
-                part = slice(max(0, -shifts[0] - m), max(0, len(tile) - shifts[0] + m))
-                term = np.multiply(scaled[part], row[part], out=product[part])
-                if guarded:
-                    clear(term, widths.radii[0][part], m)
-                for step in (m, -m):
-                    _add_shifted(lines, term, part.start + shifts[0] + step)
-            for step in (n, -n):
-                _add_shifted(tile.T, lines.T, shifts[1] + step)
-
-
-def _runs_of(reach: int, at_once: int) -> list[range]:
-    return [range(at, min(at + at_once, reach + 1)) for at in range(0, reach + 1, at_once)]
+                clear(term, widths.radii[0][part], m)
+            for step in (m, -m):
+                _add_shifted(lines, term, part.start + shifts[0] + step)
+        for step in (n, -n):
+            _add_shifted(tile.T, lines.T, shifts[1] + step)
 
 
 def _spread_turned(
-    tile: np.ndarray, values: np.ndarray, widths: Widths, shifts: Sequence[int], *, guarded: bool
+    tile: np.ndarray,
+    values: np.ndarray,
+    widths: Widths,
+    shifts: Sequence[int],
+    scratch: Scratch,
+    *,
+    guarded: bool,
 ) -> None:
     """Spread to two taps that face each other at once; spoils the values."""
-    norm, product = np.ones_like(values), np.empty_like(values)
+    scratch.clear()
+    norm, product = (scratch.empty(values.shape, tile.dtype) for _ in range(2))
+    norm[...] = 1
     weights = ColumnSums(norm)
     for tap in turned_taps(widths, tile.dtype):
         weights.add(tap, 2 * tap.weight)
@@ -256,8 +276,9 @@ def gaussian_sigma_gradient(
         workers = (WORKSPACE - PARTIAL) // _BYTES
         sum_blocks(together, grad.shape, add, block=_BLOCK, dtype=real, most_workers=workers)
 
-    for shape in dict.fromkeys(output.shape for output in asked.values()):
-        sum_up([number for number, output in asked.items() if output.shape == shape])
+    with serial_blas:
+        for shape in dict.fromkeys(output.shape for output in asked.values()):
+            sum_up([number for number, output in asked.items() if output.shape == shape])
 
 
 def _aligned_slopes(
