@@ -1,4 +1,4 @@
-"""Oracles of the Gaussian: kernels by their equation, loops over outputs and taps, in double precision."""
+"""Oracles of the Gaussian: kernels by their equation, loops over taps, in double precision."""
 
 from __future__ import annotations
 
@@ -85,10 +85,17 @@ def gaussian_filter(
     x = x.astype(np.float64)
     y = np.zeros((*x.shape[:-2], *taps.shape))
     with np.errstate(invalid="ignore"):
-        for i, j, m, n, pixel in taps:
-            value = cval if pixel is None else x[..., pixel[0], pixel[1]]
-            y[..., i, j] += np.where(exists[m, n, ..., i, j], k[m, n, ..., i, j] * value, 0)
+        for (m, n), pixels, outside in _pixels(taps):
+            y += np.where(exists[m, n], k[m, n] * np.where(outside, cval, x[pixels]), 0)
     return np.moveaxis(y, (-2, -1), axes)
+
+
+def _pixels(taps):
+    """Yield every tap, the pixels under it, and for which outputs it lies outside the image."""
+    rows, columns = taps.sources(0), taps.sources(1)
+    for m, n in np.ndindex(*taps.size):
+        down, across = rows[m][:, None], columns[n][None, :]
+        yield (m, n), (..., down, across), (down < 0) | (across < 0)
 
 
 def gaussian_weights(sigma, *, radius=None, truncate=4.0, angle=None):
@@ -123,15 +130,12 @@ def gaussian_filter_vjp(
     in_x = np.zeros(x.shape, np.result_type(g, np.float64))
     in_widths = [np.zeros(g.shape) for _ in slopes]
     with np.errstate(invalid="ignore"):
-        for i, j, m, n, pixel in taps:
-            value = cval if pixel is None else x[..., pixel[0], pixel[1]]
-            given, there = g[..., i, j], exists[m, n, ..., i, j]
-            if pixel is not None:
-                in_x[..., pixel[0], pixel[1]] += np.where(there, k[m, n, ..., i, j] * given, 0)
+        for (m, n), pixels, outside in _pixels(taps):
+            there = exists[m, n]
+            np.add.at(in_x, pixels, np.where(there & ~outside, k[m, n] * g, 0))
+            product = np.real(np.conj(g) * np.where(outside, cval, x[pixels]))
             for total, slope in zip(in_widths, slopes, strict=True):
-                total[..., i, j] += np.where(
-                    there, slope[m, n, ..., i, j] * np.real(np.conj(given) * value), 0
-                )
+                total += np.where(there, slope[m, n] * product, 0)
     return np.moveaxis(in_x, (-2, -1), axes), *(np.moveaxis(each, (-2, -1), axes) for each in in_widths)
 
 

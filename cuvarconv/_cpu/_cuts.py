@@ -9,7 +9,7 @@ import numpy as np
 from cuvarconv._cpu._bands import banded, banded_work
 from cuvarconv._cpu._widths import Widths
 
-_CELL = 16  # pixels along either axis that are not cut further
+CELL = 16  # pixels along either axis that are not cut further
 
 # What takes as long as one pixel and one tap, measured with radii from 2 to 24.
 _LINE = 5  # a pixel's weight at one distance
@@ -23,10 +23,10 @@ def cuts(widths: Widths, most: int) -> Iterator[tuple[slice, slice]]:
     Halves are cut in halves as long as that is less work.
     """
     height, planes, width = widths.extents[0].shape
-    if max(height, width) <= _CELL:
+    if max(height, width) <= CELL:
         yield slice(0, height), slice(0, width)
         return
-    rows, columns = np.arange(0, height, _CELL), np.arange(0, width, _CELL)
+    rows, columns = np.arange(0, height, CELL), np.arange(0, width, CELL)
     down_extents = _largest(widths.extents[0])
     alike = widths.extents[1] is widths.extents[0]
     across_extents = down_extents if alike else _largest(widths.extents[1])
@@ -81,8 +81,8 @@ def _largest(values: np.ndarray) -> np.ndarray:
 
 def _cells(values: np.ndarray) -> list[np.ndarray]:
     """View an array as (cells, lines of a cell, …), those that are whole, and the last one if it is not."""
-    whole = len(values) - len(values) % _CELL
-    parts = [values[:whole].reshape(-1, _CELL, *values.shape[1:]), values[None, whole:]]
+    whole = len(values) - len(values) % CELL
+    parts = [values[:whole].reshape(-1, CELL, *values.shape[1:]), values[None, whole:]]
     return [part for part in parts if part.size]
 
 

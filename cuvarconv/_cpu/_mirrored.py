@@ -13,7 +13,7 @@ from cuvarconv._cpu._tiles import gather
 from cuvarconv._cpu._widths import lines_first
 from cuvarconv._window import Window
 
-_TILE = 1 << 20  # pixels under a block's windows; more are gathered column by column
+TILE = 1 << 20  # pixels under a block's windows; more are gathered column by column
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def _read(planes: np.ndarray, window: Window, dtype: np.dtype) -> Pixels:
     reach, shape = (window.rows.taps // 2, window.columns.taps // 2), window.output_shape
     taps = window.rows.taps * window.columns.taps
     scale = 2.0 ** -math.ceil(math.log2(4 * taps))
-    if planes[..., 0, 0].size * window.rows.entries * window.columns.entries > _TILE:
+    if planes[..., 0, 0].size * window.rows.entries * window.columns.entries > TILE:
         return Pixels(planes, window, dtype, None, reach, shape, True, scale)
     tile = _tile(planes, window, dtype)
     largest = max(float(tile.max()), -float(tile.min()))

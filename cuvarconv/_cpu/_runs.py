@@ -118,12 +118,19 @@ def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, 
     )
 
 
-def spread_tiles(total: np.ndarray, window: Window, down: slice, across: slice, tile_of: Tiles) -> None:
+def spread_tiles(
+    total: np.ndarray,
+    window: Window,
+    down: slice,
+    across: slice,
+    tile_of: Tiles,
+    entries: int = _TILE,
+) -> None:
     """Add to `total` (…, rows, columns), a block of pixels, tiles of what its runs of entries are sent."""
     planes = total[..., 0, 0].size
-    across_runs = _runs(window.columns, across.start, across.stop, math.isqrt(_TILE // planes))
+    across_runs = _runs(window.columns, across.start, across.stop, math.isqrt(entries // planes))
     widest = max((columns.length for columns in across_runs), default=1)
-    for rows in _runs(window.rows, down.start, down.stop, max(1, _TILE // (planes * widest))):
+    for rows in _runs(window.rows, down.start, down.stop, max(1, entries // (planes * widest))):
         for columns in across_runs:
             tile = tile_of(rows, columns)
             _fold(total.swapaxes(-1, -2), _folded(tile, total, columns).swapaxes(-1, -2), rows)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from cuvarconv._blocks import Where, rectangles
 from cuvarconv._cpu._bands import banded, banded_sums
-from cuvarconv._cpu._cuts import cuts
-from cuvarconv._cpu._mirrored import Pixels, read_pixels, real_dtype, real_parts
+from cuvarconv._cpu._cuts import CELL, cuts
+from cuvarconv._cpu._mirrored import TILE, Pixels, read_pixels, real_dtype, real_parts
 from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._sums import add_in_runs, runs
 from cuvarconv._cpu._tiles import WORKSPACE, store
@@ -63,8 +64,23 @@ def gaussian(
             total = _aligned(pixels, widths, scratch) if angle is None else _turned(pixels, widths)
             store(target, planes_first(total, target.shape))
 
+    elements = block_elements(output.shape, window, _BLOCK, _WEIGHTS // dtype.itemsize)
     with serial_blas:
-        for_each(block, rectangles(output.shape, *_BLOCK), most_workers=WORKSPACE // _BYTES)
+        for_each(block, rectangles(output.shape, elements, _BLOCK[1]), most_workers=WORKSPACE // _BYTES)
+
+
+def block_elements(shape: tuple[int, ...], window: Window, size: tuple[int, int], weights: int) -> int:
+    """Return how many elements a block may have, of which `size` says the most, and of columns.
+
+    Cells of all its planes have at most so many weights, and the pixels under its windows are one tile.
+    """
+    elements, widest = size
+    outputs = [max(1, min(length, widest)) for length in shape[-2:]]
+    distances = max(window.rows.taps, window.columns.taps) // 2 + 1
+    cell = math.prod(min(length, CELL) for length in outputs)
+    reached = (outputs[0] + window.rows.taps - 1) * (outputs[1] + window.columns.taps - 1)
+    planes = max(1, min(weights // (cell * distances), TILE // reached))
+    return min(elements, planes * max(1, math.prod(shape[-2:])))
 
 
 def pieces(

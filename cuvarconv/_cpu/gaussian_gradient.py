@@ -31,6 +31,7 @@ from cuvarconv._cpu.gaussian import (
     ColumnSums,
     aligned_norm,
     aligned_sums,
+    block_elements,
     centre_pixels,
     clear,
     pieces,
@@ -45,6 +46,7 @@ from cuvarconv._window import Window
 _SPREAD = (1 << 16, 256)
 _SPREAD_WEIGHTS = 4 << 20  # bytes of those of outputs that are spread at once, along one axis
 _SPREAD_SCRATCH = 3 * _SPREAD_WEIGHTS  # bytes: weights, and their products with values
+_PATCH = 1 << 20  # entries under the windows that are summed up together
 _SPREAD_BYTES = 15 << 20  # that a worker takes for them, and arrays of all outputs that reach a block:
 _ARRAYS, _TURNED_ARRAYS = 2, 16  # those with an angle are in double precision
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
@@ -93,10 +95,11 @@ def gaussian_input_gradient(
             return planes_first(tile, (*target.shape[:-2], rows.length, columns.length))
 
         total = np.zeros(target.shape, dtype)
-        spread_tiles(total, window, down, across, tile_sum)
+        spread_tiles(total, window, down, across, tile_sum, _PATCH)
         store(target, total)
 
-    places = rectangles(output.shape, *_SPREAD)
+    elements = block_elements(output.shape, window, _SPREAD, _SPREAD_WEIGHTS // 8)
+    places = rectangles(output.shape, elements, _SPREAD[1])
     workers = WORKSPACE // _bytes(places[0], window, sigmas, angle, dtype) if places else 1
     with serial_blas:
         for_each(block, places, most_workers=workers)
@@ -110,12 +113,15 @@ def _outputs(run: Run, axis: Axis) -> slice:
 def _bytes(where: Where, window: Window, sigmas: Maps, angle: np.ndarray | None, dtype: np.dtype) -> int:
     """Return what a worker takes for a block, from the pixels whose Gaussians reach it."""
     *batch, down, across = where
-    reached = math.prod(part.stop - part.start for part in batch)
+    reaching = patched = math.prod(part.stop - part.start for part in batch)
     for part, axis in ((down, window.rows), (across, window.columns)):
-        reached *= min(part.stop - part.start + axis.taps - 1, axis.length)
+        length = min(part.stop - part.start + axis.taps - 1, axis.length)
+        reaching *= length
+        patched *= length + axis.taps - 1
     if angle is not None:
-        return _SPREAD_BYTES + _TURNED_ARRAYS * 8 * reached
-    return _SPREAD_BYTES + _ARRAYS * max(dtype.itemsize, *(sigma.itemsize for sigma in sigmas)) * reached
+        return _SPREAD_BYTES + _TURNED_ARRAYS * 8 * reaching
+    widest = max(dtype.itemsize, *(sigma.itemsize for sigma in sigmas))
+    return _SPREAD_BYTES + _ARRAYS * widest * reaching + 2 * min(patched, _PATCH) * dtype.itemsize
 
 
 def _spread(tile: np.ndarray, given: np.ndarray, widths: Widths, shifts: Sequence[int]) -> None:
@@ -159,9 +165,11 @@ def _spread_aligned(
     scratch.clear()
     rows, columns = weights = both_line_weights(widths, tile.dtype, scratch.empty)
     values /= aligned_norm(weights, 1.0)
-    if not guarded and banded(*widths.reach, values.shape[-1]):
+    far, wide = widths.reach
+    patched = math.prod(length + 2 * far for length, far in zip(values.shape, (far, 0, wide), strict=True))
+    if not guarded and patched <= _PATCH and banded(far, wide, values.shape[-1]):
         patch = banded_spread(values, weights, scratch)
-        first, second = (max(0, far - shift) for far, shift in zip(widths.reach, shifts, strict=True))
+        first, second = (max(0, far - shift) for far, shift in zip((far, wide), shifts, strict=True))
         tile += patch[first : first + tile.shape[0], :, second : second + tile.shape[2]]
         return
     lines = scratch.empty((len(tile), *values.shape[1:]), tile.dtype)
@@ -274,7 +282,8 @@ def gaussian_sigma_gradient(
 
         together = [asked[number] for number in numbers]
         workers = (WORKSPACE - PARTIAL) // _BYTES
-        sum_blocks(together, grad.shape, add, block=_BLOCK, dtype=real, most_workers=workers)
+        block = block_elements(grad.shape, window, (_BLOCK, _BLOCK), _PIECE // real.itemsize)
+        sum_blocks(together, grad.shape, add, block=block, dtype=real, most_workers=workers)
 
     with serial_blas:
         for shape in dict.fromkeys(output.shape for output in asked.values()):

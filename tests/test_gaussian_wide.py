@@ -1,0 +1,135 @@
+"""Wide Gaussians on the host, where sums under windows are matrix products: `_cpu/_bands.py`."""
+
+import numpy as np
+import pytest
+import reference_gaussian
+from test_gaussian import gaussian_filter
+from test_gaussian_gradients import check_widths, vjp
+from test_host_gradients import bits_over_workers
+from tolerances import assert_close, noise
+
+import cuvarconv
+from cuvarconv._cpu import _bands, _cuts
+
+pytestmark = pytest.mark.parametrize("xp", ["numpy"], indirect=True)
+
+SHAPE = 37, 44
+PLACES = ["_facing_lines", "_sum_band", "_band"]
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the matrix products' parts as they run."""
+    seen = dict.fromkeys(PLACES, 0)
+
+    def counting(name, function):
+        def call(*arguments):
+            seen[name] += 1
+            return function(*arguments)
+
+        return call
+
+    for name in PLACES:
+        monkeypatch.setattr(_bands, name, counting(name, getattr(_bands, name)))
+    return seen
+
+
+def wide(shape=SHAPE, low=4.2, high=6.0, seed=3):
+    """Return a map of Gaussians whose radii are from 17 to 24."""
+    values = np.random.default_rng(seed).uniform(low, high, shape)
+    values.flat[0], values.flat[-1] = low, high
+    return values
+
+
+def check(xp, x, sigma, counted, **keywords):
+    """Compare the filter and all its gradients with the loops."""
+    y = gaussian_filter(xp, x, sigma, **keywords)
+    assert counted["_sum_band"] > 0
+    assert counted["_band"] == 0
+    assert_close(y, reference_gaussian.gaussian_filter(x, sigma, **keywords))
+    g = noise(y.shape, x.dtype, 9)
+    in_x, in_sigma = vjp(xp, g, x, sigma, **keywords)
+    assert counted["_band"] > 0
+    expected, rows, columns, _ = reference_gaussian.gaussian_filter_vjp(g, x, sigma, **keywords)
+    assert_close(in_x, expected if x.dtype.kind == "c" else np.real(expected), x.dtype)
+    pairs = zip(in_sigma, (rows, columns), sigma, strict=True) if isinstance(sigma, tuple) else ()
+    for found, each, operand in pairs or [(in_sigma, rows + columns, sigma)]:
+        check_widths(found, each, operand, np.empty((), x.dtype).real.dtype)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "constant", "wrap", ("constant", "mirror")])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_maps(xp, mode, dtype, counted):
+    check(xp, noise(SHAPE, dtype), wide(), counted, mode=mode)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "complex64"])
+def test_other_dtypes(xp, dtype, counted):
+    check(xp, noise(SHAPE, dtype), wide().astype(np.float32), counted, mode="nearest")
+
+
+def test_a_pair_of_maps(xp, counted):
+    check(xp, noise((2, *SHAPE), "float64"), (wide(), wide(low=5, high=8, seed=4)), counted, mode="constant")
+
+
+def test_maps_that_broadcast(xp, counted):
+    check(xp, noise((3, *SHAPE), "float64"), (wide((3, 1, 44)), wide((37, 1))), counted)
+
+
+def test_only_inside(xp, counted):
+    check(xp, noise((70, 90), "float32"), wide((38, 42)), counted, mode="valid", radius=(16, 24))
+
+
+def test_radii_from_0(xp, counted):
+    """Pixels that reach less than their piece does weigh what is farther with 0."""
+    check(xp, noise(SHAPE, "float64"), wide(low=0, high=7), counted, mode="constant")
+
+
+@pytest.mark.parametrize("run", [16, 17, 44])
+def test_cut_in_many_parts(xp, run, counted, monkeypatch):
+    monkeypatch.setattr(_bands, "_RUN", run)
+    monkeypatch.setattr(_bands, "_LINES", 1 << 16)
+    monkeypatch.setattr(_cuts, "_PIECE", 1000)
+    check(xp, noise((2, 45, 52), "float32"), wide((45, 52), low=1), counted)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
+def test_what_is_not_finite_stays_within_reach(xp, value, counted):
+    """Such blocks are summed up tap by tap."""
+    x, map_ = noise((60, 64)), wide((60, 64), low=0.5).astype(np.float32)
+    x[3, 5] = value
+    expected = reference_gaussian.gaussian_filter(x, map_)
+    found = gaussian_filter(xp, x, map_)
+    assert counted["_facing_lines"] == 0
+    assert np.array_equal(np.isfinite(found), np.isfinite(expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    expected = reference_gaussian.gaussian_filter_vjp(x, noise(x.shape), map_)[0]
+    found = vjp(xp, x, noise(x.shape), map_, wrt="input")
+    assert np.array_equal(np.isfinite(found), np.isfinite(expected))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("reach", [300, 600])
+def test_long_sums_lose_nothing(xp, reach, counted):
+    """One image of ones stays so to rounding, whatever the number of terms."""
+    x, map_ = np.ones((20, 24), np.float32), np.full((20, 24), 1e4, np.float32)
+    y = gaussian_filter(xp, x, map_, radius=reach, mode="wrap")
+    assert (counted["_facing_lines"] > 0) == (reach == 300)
+    np.testing.assert_allclose(y, 1, rtol=1e-6)
+    noisy = x + noise(x.shape)
+    y = gaussian_filter(xp, noisy, map_, radius=(16, reach), mode="wrap")
+    assert_close(y, reference_gaussian.gaussian_filter(noisy, map_, radius=(16, reach), mode="wrap"))
+
+
+@pytest.mark.parametrize("mode", ["wrap", "constant"])
+def test_the_same_bits_for_any_number_of_workers(xp, mode, counted):
+    image, grad = noise((2, 200, 300)), noise((2, 200, 300), seed=1)
+    map_ = np.linspace(0, 8, 300, dtype=np.float32) * np.ones((200, 1), np.float32)
+    assert len(bits_over_workers(lambda: cuvarconv.gaussian_filter(image, map_, mode=mode))) == 1
+    for wrt in ("input", "sigma"):
+
+        def call(wrt=wrt):
+            return cuvarconv.gaussian_filter_vjp(grad, image, map_, wrt=wrt, mode=mode)
+
+        assert len(bits_over_workers(call)) == 1
+    assert min(counted.values()) > 0
