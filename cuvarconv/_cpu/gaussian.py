@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -75,12 +74,14 @@ def block_elements(shape: tuple[int, ...], window: Window, size: tuple[int, int]
     Cells of all its planes have at most so many weights, and the pixels under its windows are one tile.
     """
     elements, widest = size
-    outputs = [max(1, min(length, widest)) for length in shape[-2:]]
+    height, width = (max(1, length) for length in shape[-2:])
+    columns = min(width, widest)
+    rows = min(height, max(1, elements // columns))
     distances = max(window.rows.taps, window.columns.taps) // 2 + 1
-    cell = math.prod(min(length, CELL) for length in outputs)
-    reached = (outputs[0] + window.rows.taps - 1) * (outputs[1] + window.columns.taps - 1)
+    cell = min(rows, CELL) * min(columns, CELL)
+    reached = (rows + window.rows.taps - 1) * (columns + window.columns.taps - 1)
     planes = max(1, min(weights // (cell * distances), TILE // reached))
-    return min(elements, planes * max(1, math.prod(shape[-2:])))
+    return min(elements, planes * rows * columns)
 
 
 def pieces(
