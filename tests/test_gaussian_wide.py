@@ -1,11 +1,14 @@
-"""Wide Gaussians on the host, where sums under windows are matrix products: `_cpu/_bands.py`."""
+"""Gaussians on the host that are cut to pieces, and wide ones, whose sums are matrix products."""
+
+import sys
 
 import numpy as np
 import pytest
 import reference_gaussian
 from test_gaussian import gaussian_filter
 from test_gaussian_gradients import check_widths, vjp
-from test_host_gradients import bits_over_workers
+from test_host import LIMIT
+from test_host_gradients import beyond_results, bits_over_workers
 from tolerances import assert_close, noise
 
 import cuvarconv
@@ -90,7 +93,9 @@ def test_cut_in_many_parts(xp, run, counted, monkeypatch):
     monkeypatch.setattr(_bands, "_RUN", run)
     monkeypatch.setattr(_bands, "_LINES", 1 << 16)
     monkeypatch.setattr(_cuts, "_PIECE", 1000)
-    check(xp, noise((2, 45, 52), "float32"), wide((45, 52), low=1), counted)
+    map_ = wide((45, 52), low=1)
+    map_[:16, :16] /= 4
+    check(xp, noise((2, 45, 52), "float32"), map_, counted)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
@@ -111,14 +116,56 @@ def test_what_is_not_finite_stays_within_reach(xp, value, counted):
 
 @pytest.mark.parametrize("reach", [300, 600])
 def test_long_sums_lose_nothing(xp, reach, counted):
-    """One image of ones stays so to rounding, whatever the number of terms."""
+    """An image of ones stays so to rounding, whatever the number of terms."""
     x, map_ = np.ones((20, 24), np.float32), np.full((20, 24), 1e4, np.float32)
-    y = gaussian_filter(xp, x, map_, radius=reach, mode="wrap")
+    y = gaussian_filter(xp, x, map_, radius=(reach, 16), mode="wrap")
     assert (counted["_facing_lines"] > 0) == (reach == 300)
     np.testing.assert_allclose(y, 1, rtol=1e-6)
     noisy = x + noise(x.shape)
-    y = gaussian_filter(xp, noisy, map_, radius=(16, reach), mode="wrap")
-    assert_close(y, reference_gaussian.gaussian_filter(noisy, map_, radius=(16, reach), mode="wrap"))
+    for radius in ((reach, 16), (16, reach)):
+        y = gaussian_filter(xp, noisy, map_, radius=radius, mode="wrap")
+        assert_close(y, reference_gaussian.gaussian_filter(noisy, map_, radius=radius, mode="wrap"))
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Cut blocks and their pieces small; returns the numbers of pieces as they are cut."""
+    seen = []
+
+    def counting(widths, most):
+        places = list(_cuts.cuts(widths, most))
+        seen.append(len(places))
+        return places
+
+    forward, backward = (sys.modules[f"cuvarconv._cpu.gaussian{part}"] for part in ("", "_gradient"))
+    for module in (forward, backward):
+        monkeypatch.setattr(module, "cuts", counting)
+    monkeypatch.setattr(forward, "_BLOCK", (2400, 40))
+    monkeypatch.setattr(backward, "_SPREAD", (2400, 40))
+    monkeypatch.setattr(backward, "_BLOCK", 2400)
+    monkeypatch.setattr(_cuts, "_PIECE", 100)
+    monkeypatch.setattr(_cuts, "_DISTANCE", 100)
+    return seen
+
+
+@pytest.mark.parametrize("mode", ["reflect", ("constant", "wrap")])
+@pytest.mark.parametrize("angle", [None, 0.4])
+def test_blocks_and_pieces_meet(xp, mode, angle, small_blocks):
+    """Outputs of other blocks, and of pieces with other radii, reach a pixel."""
+    rows, columns = np.ogrid[:70, :90]
+    sigma = 0.4 + 1.5 * (rows < 20) + 2.0 * (columns > 52), 0.5 + 1.2 * (columns < 30) + 0 * rows
+    x, g = noise((2, 70, 90), "float64"), noise((2, 70, 90), "float64", 1)
+    keywords = {"mode": mode, "angle": angle}
+    expected = reference_gaussian.gaussian_filter(x, sigma, **keywords)
+    assert_close(gaussian_filter(xp, x, sigma, **keywords), expected)
+    assert max(small_blocks) > 2
+    small_blocks.clear()
+    in_x, in_sigma = vjp(xp, g, x, sigma, **keywords)
+    assert max(small_blocks) > 2
+    expected, *in_widths, _ = reference_gaussian.gaussian_filter_vjp(g, x, sigma, **keywords)
+    assert_close(in_x, np.real(expected))
+    for found, each, operand in zip(in_sigma, in_widths, sigma, strict=True):
+        check_widths(found, each, operand, np.float64)
 
 
 @pytest.mark.parametrize("mode", ["wrap", "constant"])
@@ -133,3 +180,20 @@ def test_the_same_bits_for_any_number_of_workers(xp, mode, counted):
 
         assert len(bits_over_workers(call)) == 1
     assert min(counted.values()) > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(800, 16, 16), (40, 4, 2000), (30, 700, 3), (2, 128, 256)], ids=str)
+def test_stacks_need_little_memory(xp, shape, dtype, counted):
+    image = np.ones(shape, dtype)
+    map_ = np.linspace(7, 15, shape[-1], dtype=dtype) * np.ones(shape[-2:], dtype)
+    cuvarconv.gaussian_filter(image[:1, :2, :2], 1)  # fills caches
+    with cuvarconv.set_workers(16):
+        assert beyond_results(lambda: cuvarconv.gaussian_filter(image, map_)) <= LIMIT
+        for wrt in ("input", "sigma"):
+
+            def call(wrt=wrt):
+                return cuvarconv.gaussian_filter_vjp(image, image, map_, wrt=wrt)
+
+            assert beyond_results(call) <= LIMIT
+    assert (counted["_band"] > 0) == (shape[-1] >= 16)

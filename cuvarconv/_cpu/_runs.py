@@ -126,7 +126,10 @@ def spread_tiles(
     tile_of: Tiles,
     entries: int = _TILE,
 ) -> None:
-    """Add to `total` (…, rows, columns), a block of pixels, tiles of what its runs of entries are sent."""
+    """Add to `total` (…, rows, columns), a block of pixels, tiles of what its runs of entries are sent.
+
+    Runs that are longer than twice the block are cut where a tile would have more than so many entries.
+    """
     planes = total[..., 0, 0].size
     across_runs = _runs(window.columns, across.start, across.stop, math.isqrt(entries // planes))
     widest = max((columns.length for columns in across_runs), default=1)

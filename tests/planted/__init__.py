@@ -1,6 +1,6 @@
 """What is planted: (file, tests, [(bug, text, replacement), …]) for every file."""
 
-from planted import dask, gpu_calls, gpu_plan, host, kernels_correlate, kernels_modulated, library
+from planted import dask, gaussian, gpu_calls, gpu_plan, host, kernels_correlate, kernels_modulated, library
 
 PLANTED = [
     *kernels_correlate.PLANTED,
@@ -9,5 +9,6 @@ PLANTED = [
     *gpu_plan.PLANTED,
     *library.PLANTED,
     *host.PLANTED,
+    *gaussian.PLANTED,
     *dask.PLANTED,
 ]
