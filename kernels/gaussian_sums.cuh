@@ -56,6 +56,7 @@ template <class A, class F> __device__ __forceinline__ void for_rows(const Strip
 // Axis-aligned kernels are products, even in m and in n.  K = 1: Σ k x; K = 2: Σ k (m² - Σ k m²) x and the
 // same with n.
 template <class A, int V, int K> struct AlignedSums {
+  static constexpr bool SLOPES = K > 1;
   Shape<A, false> shapes[V];
   A scales[V], row_means[V], column_means[V];  // 1 / Σ k, Σ k m² and Σ k n²
   A totals[K][V];
@@ -167,6 +168,7 @@ template <class A, int V, int K> struct AlignedSums {
 
 // Turned kernels are the same at (m,n) and (-m,-n).  K = 1: Σ k x; K = 4: its covariances with u², v² and uv too.
 template <class A, int V, int K> struct TurnedSums {
+  static constexpr bool SLOPES = K > 1;
   Shape<A, true> shapes[V];
   A totals[K][V], moments[K][V];  // of x, and of 1
 
@@ -295,7 +297,7 @@ template <class A, int V, int K> struct SumsOf<A, V, K, true> { typedef TurnedSu
 // Read the kernels of a thread's outputs, those from (i,j) on that exist, and walk their windows.
 template <int V, class T, class A, class Sums>
 __device__ __forceinline__ void sum_window(
-    Sums& sums, const Widths& widths, int i, int j, int outputs, const View<T, A>& from, int* scratch, A* tile, int held)
+    Sums& sums, const Widths& widths, int i, int j, int outputs, View<T, A> from, int* scratch, A* tile, int held)
 {
 #pragma unroll
   for (int v = 0; v < V; ++v) {
@@ -303,6 +305,8 @@ __device__ __forceinline__ void sum_window(
     if (v < outputs) sums.shapes[v].read(widths, i, j + v);
   }
   sums.start();
+  // Slopes, whose weights add up to 0, would only lose digits to what all pixels have in common.
+  if (Sums::SLOPES) from.level = common_level(from, threadIdx.x / LANES, threadIdx.x % LANES * V, outputs, scratch);
   const int rows = block_maximum(scratch, largest_rows(sums.shapes));
   const int columns = block_maximum(scratch, largest_columns(sums.shapes));
   walk_window<V>(sums, tile, held, from, rows, columns);
