@@ -43,7 +43,7 @@ gaussian(
                          map_of(a, a_wide, a_base + at.group * a_group, a_row, a_column), truncate, row_radius, column_radius};
   typename SumsOf<A, V, 1, TURNED>::type sums;
   const View<T, A> from = {{x + x_base + at.group * x_group, 0, x_row, x_column, x_runs != 0}, {rows, row_entries}, {columns, column_entries},
-                           at.row + row_radius, at.column + column_room, (A)cval, 0};
+                           at.row + row_radius, at.column + column_room, (A)cval};
   sum_window<V>(sums, widths, i, j, outputs, from, scratch, reinterpret_cast<A*>(shared), held);
 
   A values[V];

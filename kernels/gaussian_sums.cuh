@@ -297,7 +297,7 @@ template <class A, int V, int K> struct SumsOf<A, V, K, true> { typedef TurnedSu
 // Read the kernels of a thread's outputs, those from (i,j) on that exist, and walk their windows.
 template <int V, class T, class A, class Sums>
 __device__ __forceinline__ void sum_window(
-    Sums& sums, const Widths& widths, int i, int j, int outputs, View<T, A> from, int* scratch, A* tile, int held)
+    Sums& sums, const Widths& widths, int i, int j, int outputs, const View<T, A>& from, int* scratch, A* tile, int held)
 {
 #pragma unroll
   for (int v = 0; v < V; ++v) {
@@ -305,9 +305,10 @@ __device__ __forceinline__ void sum_window(
     if (v < outputs) sums.shapes[v].read(widths, i, j + v);
   }
   sums.start();
-  // Slopes, whose weights add up to 0, would only lose digits to what all pixels have in common.
-  if (Sums::SLOPES) from.level = common_level(from, threadIdx.x / LANES, threadIdx.x % LANES * V, outputs, scratch);
   const int rows = block_maximum(scratch, largest_rows(sums.shapes));
   const int columns = block_maximum(scratch, largest_columns(sums.shapes));
-  walk_window<V>(sums, tile, held, from, rows, columns);
+  const float* level = nullptr;
+  // Slopes, whose weights add up to 0, would only lose digits to what all pixels have in common.
+  if (Sums::SLOPES) level = common_level(from, threadIdx.x / LANES, threadIdx.x % LANES * V, outputs, scratch);
+  walk_window<V>(sums, tile, held, from, rows, columns, level);
 }

@@ -52,29 +52,28 @@ __device__ __forceinline__ int block_maximum(int* scratch, int value)
   return largest;
 }
 
-// An image seen through the window, as a block does: its first output in the index tables, and what is taken
-// off all pixels.
-template <class T, class A> struct View { Image<T> image; Table rows, columns; int row0, column0; A cval, level; };
+// An image seen through the window, as a block does: its first output in the index tables.
+template <class T, class A> struct View { Image<T> image; Table rows, columns; int row0, column0; A cval; };
 
 template <class A> __device__ __forceinline__ bool is_wild(A v) { return !(v < (A)TAME && v > -(A)TAME); }
 
-// Take the level off a tile; whether it holds a pixel that weight 0 would not cancel.
-template <int V, class A> __device__ __forceinline__ bool lower(A* tile, int rows, int columns, int pitch, A level)
+// Take a level, if there is one, off a tile; whether that holds a pixel that weight 0 would not cancel.
+template <int V, class A> __device__ __forceinline__ bool lower(A* tile, int rows, int columns, int pitch, const float* level)
 {
   bool wild = false;
   for (int r = threadIdx.x / 32; r < rows; r += THREADS / 32)
     for (int c = threadIdx.x % 32; c < columns; c += 32) {
       A& pixel = tile[r * V * pitch + place<V>(c, pitch)];
       wild = wild || is_wild(pixel);
-      if (level != 0) pixel -= level;
+      if (level != nullptr) pixel -= *level;
     }
   return __syncthreads_or(wild) != 0;
 }
 
-// What the pixels at the centres of a block's windows have in common: the one nearest to 0 if all have one sign, so
-// that none grows where it is taken off.  Rounded to float.
+// Leave in shared memory what the pixels at the centres of a block's windows have in common: the one nearest to 0 if
+// all have one sign, so that none grows where it is taken off.
 template <class T, class A>
-__device__ __forceinline__ A common_level(const View<T, A>& from, int line, int column, int outputs, int* scratch)
+__device__ __forceinline__ const float* common_level(const View<T, A>& from, int line, int column, int outputs, int* scratch)
 {
   bool above = false, below = false;
   int nearest = __float_as_int((float)TAME);  // not negative, so that bits are ordered as numbers are
@@ -85,16 +84,18 @@ __device__ __forceinline__ A common_level(const View<T, A>& from, int line, int 
     below = below || pixel < 0;
     nearest = min(nearest, __float_as_int(fabsf((float)pixel)));
   }
-  const A level = __int_as_float(-block_maximum(scratch, -nearest));
+  const float size = __int_as_float(-block_maximum(scratch, -nearest));
   const bool any_above = __syncthreads_or(above) != 0, any_below = __syncthreads_or(below) != 0;
-  return any_above && any_below ? 0 : any_below ? -level : level;
+  float* level = reinterpret_cast<float*>(scratch);
+  if (threadIdx.x == 0) *level = any_above && any_below ? 0 : any_below ? -size : size;
+  return level;
 }
 
 // Let `sums` add what the block's outputs read, up to `row_radius` rows and `column_radius` columns away, strip
-// by strip; shared memory holds so many pixels.
+// by strip; shared memory holds so many pixels.  A level, if there is one, is taken off all.
 template <int V, class T, class A, class Sums>
 __device__ __forceinline__ void walk_window(
-    Sums& sums, A* tile, int held, const View<T, A>& from, int row_radius, int column_radius)
+    Sums& sums, A* tile, int held, const View<T, A>& from, int row_radius, int column_radius, const float* level)
 {
   const int padded = (column_radius + CHUNK - 1) / CHUNK * CHUNK;
   const int line = threadIdx.x / LANES, lane = threadIdx.x % LANES;
@@ -114,7 +115,7 @@ __device__ __forceinline__ void walk_window(
         load_tile<V>(tile + down * rows * V * pitch + across * columns / V, part, 1, from.image, from.rows, from.columns, true, from.cval);
       }
       __syncthreads();
-      const bool wild = lower<V>(tile, sides * rows, sides * columns, pitch, from.level);
+      const bool wild = lower<V>(tile, sides * rows, sides * columns, pitch, level);
       const int above = line + m1 - 1, left = n1;
       const Strip<A> strip = {tile + lane, pitch, m0, m1, n0, n1, above, whole ? above : line + rows - m0,
                               left, whole ? left : columns - n0};
