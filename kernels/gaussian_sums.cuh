@@ -308,7 +308,10 @@ __device__ __forceinline__ void sum_window(
   const int rows = block_maximum(scratch, largest_rows(sums.shapes));
   const int columns = block_maximum(scratch, largest_columns(sums.shapes));
   const float* level = nullptr;
-  // Slopes, whose weights add up to 0, would only lose digits to what all pixels have in common.
-  if (Sums::SLOPES) level = common_level(from, threadIdx.x / LANES, threadIdx.x % LANES * V, outputs, scratch);
+  if (Sums::SLOPES) {  // their weights add up to 0: they would only lose digits to what all pixels have in common
+    const int height = block_maximum(scratch, outputs > 0 ? threadIdx.x / LANES + 1 : 0);
+    const int width = block_maximum(scratch, outputs > 0 ? threadIdx.x % LANES * V + outputs : 0);
+    level = common_level(from, height, width, rows, columns, scratch);
+  }
   walk_window<V>(sums, tile, held, from, rows, columns, level);
 }

@@ -70,20 +70,22 @@ template <int V, class A> __device__ __forceinline__ bool lower(A* tile, int row
   return __syncthreads_or(wild) != 0;
 }
 
-// Leave in shared memory what the pixels at the centres of a block's windows have in common: the one nearest to 0 if
-// all have one sign, so that none grows where it is taken off.
+// Leave in shared memory what all pixels that a block's outputs read have in common: the one nearest to 0 if all have
+// one sign, so that none grows where it is taken off.  The block has so many rows and columns of outputs.
 template <class T, class A>
-__device__ __forceinline__ const float* common_level(const View<T, A>& from, int line, int column, int outputs, int* scratch)
+__device__ __forceinline__ const float* common_level(
+    const View<T, A>& from, int rows, int columns, int row_radius, int column_radius, int* scratch)
 {
   bool above = false, below = false;
   int nearest = __float_as_int((float)TAME);  // not negative, so that bits are ordered as numbers are
-  for (int v = 0; v < outputs; ++v) {
-    const long long i = from.rows.sources[from.row0 + line], j = from.columns.sources[from.column0 + column + v];
-    const A pixel = i < 0 || j < 0 ? from.cval : widen(from.image.data[i * from.image.row + j * from.image.column]);
-    above = above || pixel > 0;
-    below = below || pixel < 0;
-    nearest = min(nearest, __float_as_int(fabsf((float)pixel)));
-  }
+  for (int r = (int)threadIdx.x / 32 - row_radius; r < rows + row_radius; r += THREADS / 32)
+    for (int c = (int)threadIdx.x % 32 - column_radius; c < columns + column_radius; c += 32) {
+      const long long i = from.rows.sources[from.row0 + r], j = from.columns.sources[from.column0 + c];
+      const A pixel = i < 0 || j < 0 ? from.cval : widen(from.image.data[i * from.image.row + j * from.image.column]);
+      above = above || pixel > 0;
+      below = below || pixel < 0;
+      nearest = min(nearest, __float_as_int(fabsf((float)pixel)));
+    }
   const float size = __int_as_float(-block_maximum(scratch, -nearest));
   const bool any_above = __syncthreads_or(above) != 0, any_below = __syncthreads_or(below) != 0;
   float* level = reinterpret_cast<float*>(scratch);

@@ -114,6 +114,19 @@ def test_offsets_lose_no_digits(xp, turned, offset):
         check_widths(found[1], turn, angle, "float32")
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_no_digits_are_lost_to_what_some_pixels_have_in_common(xp, turned):
+    """All outputs of a block are brighter than what lies around them, which weighs more."""
+    x, g = np.zeros((2, 4, 33), np.float32), np.zeros((2, 4, 33), np.float32)
+    x[..., 32], g[..., 32] = 1, 1
+    map_, angle = 20 + sigmas((4, 33), 5.0), angles((4, 33)) if turned else None
+    keywords = {"mode": "constant", "radius": 20, "angle": angle}
+    (found,) = vjp(xp, g, x, (map_, 25.0), wrt=("sigma",), **keywords)
+    _, *expected, _ = reference_gaussian.gaussian_filter_vjp(g, x, (map_, 25.0), **keywords)
+    for result, exact, operand in zip(found, expected, (map_, 25.0), strict=True):
+        check_widths(result, exact, operand, "float32")
+
+
 @pytest.mark.parametrize("shape", [(6, 7), (1, 7), (6, 1), (3, 1, 1), (2, 1, 6, 1), (2, 3, 6, 7)], ids=str)
 @pytest.mark.parametrize("turned", [False, True])
 def test_maps_that_broadcast(xp, shape, turned):
@@ -339,6 +352,7 @@ LARGE = {
     "many samples": (zeros(1 << 13, 2, 8, 8), varying(8, 8), {}),
     "double precision": (zeros(512, 512, dtype=np.float64), varying(512, 512), {}),
     "turned": (zeros(128, 256), (varying(128, 256) + 0.1, 2.0), {"angle": varying(128, 256)}),
+    "turned, many samples": (zeros(3000, 2, 2, dtype=np.float64), 4.0, {"angle": varying(2, 2)}),
 }
 
 

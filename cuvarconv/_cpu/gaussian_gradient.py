@@ -46,9 +46,10 @@ from cuvarconv._window import Window
 _SPREAD = (1 << 16, 256)
 _SPREAD_WEIGHTS = 4 << 20  # bytes of those of outputs that are spread at once, along one axis
 _SPREAD_SCRATCH = 3 * _SPREAD_WEIGHTS  # bytes: weights, and their products with values
-_PATCH = 1 << 20  # entries under the windows that are summed up together
+_PATCH, _TURNED_PATCH = 1 << 20, 1 << 18  # entries under the windows that are summed up together
 _SPREAD_BYTES = 15 << 20  # that a worker takes for them, and arrays of all outputs that reach a block:
 _ARRAYS, _TURNED_ARRAYS = 2, 16  # those with an angle are in double precision
+_TURNED_PATCHES = 4  # of all entries, with an angle
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
 _PIECE = 1 << 20  # bytes of a piece's weights along one axis
 _SCRATCH = 8 * _PIECE  # bytes: weights, their slopes, and the sums of two
@@ -95,7 +96,7 @@ def gaussian_input_gradient(
             return planes_first(tile, (*target.shape[:-2], rows.length, columns.length))
 
         total = np.zeros(target.shape, dtype)
-        spread_tiles(total, window, down, across, tile_sum, _PATCH)
+        spread_tiles(total, window, down, across, tile_sum, _PATCH if angle is None else _TURNED_PATCH)
         store(target, total)
 
     elements = block_elements(output.shape, window, _SPREAD, _SPREAD_WEIGHTS // 8)
@@ -119,9 +120,10 @@ def _bytes(where: Where, window: Window, sigmas: Maps, angle: np.ndarray | None,
         reaching *= length
         patched *= length + axis.taps - 1
     if angle is not None:
-        return _SPREAD_BYTES + _TURNED_ARRAYS * 8 * reaching
+        patches = _TURNED_PATCHES * dtype.itemsize * min(patched, _TURNED_PATCH)
+        return _SPREAD_BYTES + _TURNED_ARRAYS * 8 * reaching + patches
     widest = max(dtype.itemsize, *(sigma.itemsize for sigma in sigmas))
-    return _SPREAD_BYTES + _ARRAYS * widest * reaching + 2 * min(patched, _PATCH) * dtype.itemsize
+    return _SPREAD_BYTES + _ARRAYS * widest * reaching + 2 * dtype.itemsize * min(patched, _PATCH)
 
 
 def _spread(tile: np.ndarray, given: np.ndarray, widths: Widths, shifts: Sequence[int]) -> None:

@@ -1,10 +1,19 @@
-"""Bugs in the Gaussian filter of the NumPy backend."""
+"""Bugs in the Gaussian filter, most of them of the NumPy backend."""
 
 WIDE = ("tests/test_gaussian_wide.py",)
 FILTER = ("tests/test_gaussian.py", "tests/test_gaussian_wide.py", "-k", "not cuda")
 GRADIENTS = ("tests/test_gaussian_gradients.py", "tests/test_gaussian_wide.py", "-k", "not cuda")
 
+SLOPES = ("tests/test_gaussian_gradients.py", "-k", "offsets or in_common")
+
 PLANTED = [
+    (
+        "kernels/gaussian_window.cuh",
+        SLOPES,
+        [
+            ("nothing is taken off", "      if (level != nullptr) pixel -= *level;\n", ""),
+        ],
+    ),
     (
         "cuvarconv/_cpu/_bands.py",
         WIDE,
