@@ -167,10 +167,10 @@ def gaussian_filter_vjp(
         dL/dσ_c[…,i,j] = Σ g · Σ_{Δr,Δc} k · (v² − E[v²]) / σ_c³ · x[…, i + Δr, j + Δc],
         dL/dθ[…,i,j] = Σ g · Σ_{Δr,Δc} k · (uv − E[uv]) · (1 / σ_c² − 1 / σ_r²) · x[…, i + Δr, j + Δc]
 
-    with u and v as there, E the mean over the kernel, and the outer sum over the axes along which
-    pixels share a σ or θ.  Where σ is 0 its gradient is 0.  All gradients but dL/dx of an image and of the
-    same image plus a number are the same; that in one σ for all pixels then loses digits to the number, in
-    float32 8e-5 of it at 100 times the image's standard deviation: take it off before.
+    with u and v as there, E the mean over the kernel, and the outer sum over the axes along which pixels
+    share a σ or θ. Where σ is 0 its gradient is 0. A number that is added to the image, and to `cval`,
+    changes none of them, but the gradient in one σ for all pixels loses digits to it, in float32 about 1e-4
+    of the gradient where the number is 100 times the image's standard deviation: take it off before.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Sums under wide Gaussians as matrix products, which take more operations, but at another rate.
 
-For pixels j in a run of a row, with the weights a along columns and b along rows, and any column c that one
-of them reaches,
+For pixels j in a run of row i, with the weights a_m of distances in rows and b_n of those in columns, and any
+column c that one of them reaches,
 
     t[j,c] = Σ_m a_m[j] (x[i+m,c] + x[i−m,c]),    y[j] = Σ_n b_n[j] (t[j,j+n] + t[j,j−n]):
 
@@ -24,7 +24,8 @@ from cuvarconv._cpu._widths import Maps
 
 _RUN = 64  # pixels; longer runs share more sums of lines, but have wider matrices around their bands
 _LINES = 2 << 20  # bytes of the sums of lines
-_LEAST, _MOST = 16, 512  # reach, and pixels in a run; of more terms in one product digits are lost
+_LEAST = 16  # pixels, of both reaches and of a piece's width; below, taps one by one are faster
+_MOST = 512  # reach in rows; sums of more terms in one product lose digits
 
 
 def banded(far: int, wide: int, width: int) -> bool:
@@ -80,7 +81,7 @@ def _sum_band(product: np.ndarray, weights: np.ndarray, total: np.ndarray, scrat
 
 
 def banded_spread(values: np.ndarray, weights: Maps, scratch: Scratch) -> np.ndarray:
-    """Return what pixels i, j spread, Σ_{i±m=r} Σ_{j±n=c} a_m b_n v[i,j], as `spread_aligned` does."""
+    """Return what pixels i, j spread, Σ_{i±m=r} Σ_{j±n=c} a_m b_n v[i,j], as `_spread_aligned` does."""
     rows, columns = weights
     far, wide = len(rows) - 1, len(columns) - 1
     height, planes, width = values.shape

@@ -141,44 +141,35 @@ def active_lines(radii: np.ndarray) -> list[slice]:
     return found
 
 
-def line_weights(
-    widths: Widths,
-    axis: int,
-    dtype: np.dtype,
-    distances: range | None = None,
-    *,
-    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
-) -> np.ndarray:
-    """Return exp(−½ m²/σ²) for distances m, by default 0 … the largest radius; 0 beyond a pixel's own.
+def both_line_weights(
+    widths: Widths, dtype: np.dtype, empty: Callable[[tuple[int, ...], np.dtype], np.ndarray]
+) -> Maps:
+    """Return the weights along rows and along columns, by distance, in arrays made by `empty`."""
+    rows = empty((widths.reach[0] + 1, *widths.sigmas[0].shape), dtype)
+    _fill_line_weights(rows, widths, 0)
+    if widths.isotropic:
+        return rows, rows
+    columns = empty((widths.reach[1] + 1, *widths.sigmas[1].shape), dtype)
+    _fill_line_weights(columns, widths, 1)
+    return rows, columns
+
+
+def _fill_line_weights(weights: np.ndarray, widths: Widths, axis: int) -> None:
+    """Write exp(−½ m²/σ²) for distances m from 0 to the largest radius; 0 beyond a pixel's own.
 
     At distance 0 it is ½, as pixels there face themselves.
     """
-    distances = range(widths.reach[axis] + 1) if distances is None else distances
-    sigma = widths.sigmas[axis]
-    weights = empty((len(distances), *sigma.shape), dtype)
-    if distances.start == 0:
-        weights[0] = 0.5
-    first = max(1, distances.start)
-    steps = np.arange(first, distances.stop, dtype=np.float64).reshape(-1, *(1,) * sigma.ndim)
-    rest = weights[first - distances.start :]
+    sigma, dtype = widths.sigmas[axis], weights.dtype
+    weights[0] = 0.5
+    rest = weights[1:]
+    steps = np.arange(1, len(weights), dtype=np.float64).reshape(-1, *(1,) * sigma.ndim)
     exponent = np.square(sigma, dtype=np.result_type(sigma, dtype))
     np.divide(-0.5, exponent, out=exponent)
     np.multiply((steps * steps).astype(dtype), exponent.astype(dtype, copy=False), out=rest)
     np.exp(rest, out=rest)
-    some = max(0, widths.nearest[axis] + 1 - first)  # the first that not every pixel reaches
+    some = widths.nearest[axis]  # those farther are not reached by every pixel
     if some < len(rest):
         np.multiply(rest[some:], widths.radii[axis] >= steps[some:].astype(np.int32), out=rest[some:])
-    return weights
-
-
-def both_line_weights(
-    widths: Widths,
-    dtype: np.dtype,
-    empty: Callable[[tuple[int, ...], np.dtype], np.ndarray] = np.empty,
-) -> Maps:
-    """Return the weights along rows and along columns, by distance."""
-    rows = line_weights(widths, 0, dtype, empty=empty)
-    return rows, rows if widths.isotropic else line_weights(widths, 1, dtype, empty=empty)
 
 
 def line_sum(weights: np.ndarray) -> np.ndarray:

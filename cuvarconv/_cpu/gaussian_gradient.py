@@ -49,7 +49,7 @@ _SPREAD_SCRATCH = 3 * _SPREAD_WEIGHTS  # bytes: weights, and their products with
 _PATCH, _TURNED_PATCH = 1 << 20, 1 << 18  # entries under the windows that are summed up together
 _SPREAD_BYTES = 15 << 20  # that a worker takes for them, and arrays of all outputs that reach a block:
 _ARRAYS, _TURNED_ARRAYS = 2, 16  # those with an angle are in double precision
-_TURNED_PATCHES = 4  # of all entries, with an angle
+_TURNED_PATCHES = 4  # arrays of the entries that are summed up together, with an angle
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
 _PIECE = 1 << 20  # bytes of a piece's weights along one axis
 _SCRATCH = 8 * _PIECE  # bytes: weights, their slopes, and the sums of two
@@ -171,7 +171,7 @@ def _spread_aligned(
     patched = math.prod(length + 2 * far for length, far in zip(values.shape, (far, 0, wide), strict=True))
     if not guarded and patched <= _PATCH and banded(far, wide, values.shape[-1]):
         patch = banded_spread(values, weights, scratch)
-        first, second = (max(0, far - shift) for far, shift in zip((far, wide), shifts, strict=True))
+        first, second = far - shifts[0], wide - shifts[1]
         tile += patch[first : first + tile.shape[0], :, second : second + tile.shape[2]]
         return
     lines = scratch.empty((len(tile), *values.shape[1:]), tile.dtype)
