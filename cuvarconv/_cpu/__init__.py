@@ -1,11 +1,10 @@
 """The NumPy backend; ``_gpu`` has the same names."""
 
-import math
-from ctypes import addressof, c_char
 from typing import Any
 
 import numpy as np
 
+from cuvarconv._cpu._aligned import empty
 from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import get_workers, set_workers
 from cuvarconv._cpu.affinity import affinity, affinity_gradient
@@ -57,8 +56,6 @@ __all__ = [
     "unfold",
 ]
 
-_ALIGNMENT = 64  # bytes: what JAX asks for to take an array without copying it
-
 may_share_memory = np.may_share_memory
 
 _quotients = Quotients(correlate, np.empty, store)
@@ -75,14 +72,3 @@ def linear_operator(shape: tuple[int, int], **functions: Any) -> Any:
     from scipy.sparse.linalg import LinearOperator
 
     return LinearOperator(shape, **functions)
-
-
-def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Allocate an aligned array."""
-    dtype = np.dtype(dtype)
-    nbytes = math.prod(shape) * dtype.itemsize
-    memory = np.empty(nbytes + _ALIGNMENT, np.uint8)
-    offset = (
-        -addressof(c_char.from_buffer(memory.data)) % _ALIGNMENT
-    )  # the array's own ways to ask are slower
-    return np.ndarray(shape, dtype, memory, offset)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from cuvarconv._blocks import even
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._mirrored import Pixels
 from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._sums import runs
@@ -85,7 +86,7 @@ def banded_spread(values: np.ndarray, weights: Maps, scratch: Scratch) -> np.nda
     rows, columns = weights
     far, wide = len(rows) - 1, len(columns) - 1
     height, planes, width = values.shape
-    patch = np.zeros((height + 2 * far, planes, width + 2 * wide), values.dtype)
+    patch = zeros((height + 2 * far, planes, width + 2 * wide), values.dtype)
     kept = scratch.taken
     for some in even(height, max(1, _LINES // (len(rows) * patch[0].nbytes))):
         lines = scratch.empty((len(rows), some.stop - some.start, *patch.shape[1:]), patch.dtype)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._likeness import Block, Tap, Widths, cut
 from cuvarconv._cpu._moments import RowSum, Sums
 from cuvarconv._cpu._paired_adjoint import around, paired_tile
@@ -34,7 +35,7 @@ class Adjoint:
         dtype = self.filter.dtype if self.image else self.filter.real
         paired = self._paired(batch, planes, features)
         outer = (features if paired and not self.image else planes).shape[:-3]
-        total = np.zeros((*outer, channels, *size), dtype)
+        total = zeros((*outer, channels, *size), dtype)
 
         def tile_of(rows: Run, columns: Run) -> np.ndarray:
             image, guide = (Adjoint._pairs if paired else _mapped_tile)(self, batch, rows, columns)

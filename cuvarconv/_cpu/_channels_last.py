@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks
+from cuvarconv._cpu._aligned import zeros
 
 _SAMPLES = 1 << 14  # numbers per pixel, over samples and channels, in one block
 _BLOCK = 1 << 18  # numbers in one block, over pixels, samples and channels
@@ -79,7 +80,7 @@ class Layout:
         """Make (own…, H, W, samples, C) for (own…, shared…, C, H, W)."""
         own = len(self.own)
         samples = math.prod(shape[own:-3])
-        return np.zeros((*shape[:own], *shape[-2:], samples, shape[-3]), dtype)
+        return zeros((*shape[:own], *shape[-2:], samples, shape[-3]), dtype)
 
 
 def multiply(vectors: np.ndarray, matrices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

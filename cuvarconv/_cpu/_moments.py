@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._likeness import Block, Tap
 from cuvarconv._cpu._lines import Lines, limited
 from cuvarconv._cpu._pairs import FAR, PairSums, Walk
@@ -36,7 +37,7 @@ class RowSum:
     """A sum of taps, row by row, so that long ones lose nothing."""
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
-        self.total, self.row = np.zeros(shape, dtype), np.zeros(shape, dtype)
+        self.total, self.row = zeros(shape, dtype), zeros(shape, dtype)
 
     def end_row(self) -> None:
         """Add up what has come since the last call."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cuvarconv._axis import Axis
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._likeness import Block
 from cuvarconv._cpu._lines import Lines, as_real, limited
 from cuvarconv._cpu._pairs import Pairs, PairSums, Tile, Walk
@@ -52,7 +53,7 @@ def around(axis: Axis, run: Run, radius: int) -> Axis:
 
 def _placed(values: np.ndarray, tile: Tile, rows: Run, columns: Run) -> np.ndarray:
     """Lay outputs at their centres in a tile with its margin, 0 where there are none."""
-    placed = np.zeros((*values.shape[:-2], tile.height + 2 * tile.radius, tile.row), values.dtype)
+    placed = zeros((*values.shape[:-2], tile.height + 2 * tile.radius, tile.row), values.dtype)
     top, left = (run.hull.start + 3 * tile.radius - run.first for run in (rows, columns))
     placed[..., top : top + values.shape[-2], left : left + values.shape[-1]] = values
     return placed
@@ -69,7 +70,7 @@ class _Shares:
         outputs = np.ones((*tile.samples, 1, *grad.shape[-2:]), bool)
         self._outputs = tile.flat(_placed(outputs, tile, rows, columns))
         self.line = tile.flat(as_real(placed))
-        self.apart = np.zeros_like(lines.likeness.features[:1])
+        self.apart = zeros((1, lines.likeness.features.shape[1]), lines.likeness.features.dtype)
         self._norm = PairSums(1, tile, self.line.dtype)
         self._drift = PairSums(len(lines.pixels) if mean else 0, tile, self.line.dtype)
         self._done = 0

@@ -10,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 
+from cuvarconv._cpu._aligned import empty, pitch, zeros
+
 _BYTES = 1 << 22  # of pairs that are taken together: few calls, for which threads wait for each other
 _LINE = 24576  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
 _SHORTEST = 64  # where there are many channels
@@ -58,7 +60,7 @@ class Tile:
         """Lay a gathered tile (…, C, rows, columns) in line, (channels, pixels and some zeros)."""
         every = planes.transpose(self._order)
         channels = math.prod(every.shape[: self.samples.count(1) + 1])
-        line = np.zeros((channels, self.pixels + 2 * self.radius), planes.dtype)
+        line = zeros((channels, self.pixels + 2 * self.radius), planes.dtype)
         line[:, : self.pixels] = every.reshape(channels, -1)
         return line
 
@@ -124,8 +126,9 @@ class Stack:
     """
 
     def __init__(self, buffer: np.ndarray, planes: int, taps: int, count: int) -> None:
-        shape = planes, taps, count + taps - 1
-        self.planes = buffer[: math.prod(shape)].reshape(shape)
+        length = count + taps - 1
+        shape = planes, taps, pitch(length, buffer.dtype)
+        self.planes = buffer[: math.prod(shape)].reshape(shape)[..., :length]
         self.by_first = self.planes[..., :count]
         outer, across, inner = self.planes.strides
         self.by_second = np.ndarray(
@@ -168,14 +171,14 @@ class PairSums:
     """Sums over pairs for each pixel in line, (channels, pixels): as their first, and as their second."""
 
     def __init__(self, channels: int, tile: Tile, dtype: np.dtype) -> None:
-        self._ends = np.zeros((2, channels, tile.pixels), dtype)
+        self._ends = zeros((2, channels, tile.pixels), dtype)
         self._part = np.empty((channels, 0), dtype)
 
     def add(self, end: int, start: int, place: np.ndarray, terms: np.ndarray) -> None:
         """Add Σ_Δ place · terms to the pixels from `start` on."""
         _, taps, count = terms.shape
         if self._part.shape[-1] != count:
-            self._part = np.empty((len(terms), count), terms.dtype)
+            self._part = empty((len(terms), count), terms.dtype)
         if taps == 1:  # for which there is no fast product
             np.multiply(terms[:, 0], place, out=self._part)
         else:
@@ -238,14 +241,14 @@ class Walk:
         most = max((row.taps for row in self._rows), default=1)
         step = max(_SHORTEST, min(line, _BYTES // (planes * most * features.itemsize)))
         self._step = min(step, self._end)
-        length = self._step + most - 1
-        self._buffer = np.empty(planes * most * length, features.dtype)
+        length = pitch(self._step + most - 1, features.dtype)
+        self._buffer = empty((planes * most * length,), features.dtype)
         self._stack_of = functools.lru_cache(maxsize=4)(functools.partial(Stack, self._buffer, planes))
         self.strips = range(-(-self._end // self._step))
         self.lag = -(-(tile.first + most) // self._step)
         shape = self.lag + 1, len(self._rows), most * length
         fits = twice and math.prod(shape) * features.itemsize <= _KEPT
-        self._kept = np.empty(shape, features.dtype) if fits else None
+        self._kept = empty(shape, features.dtype) if fits else None
 
     def end(self, strip: int) -> int:
         """Return the first pixel behind a strip."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvarconv._axis import Axis
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._window import Window
 
 Term = Callable[[int, slice], np.ndarray]  # (column tap, columns of outputs) -> what they add
@@ -169,7 +170,7 @@ def zeros_like(total: np.ndarray, height: int, width: int) -> np.ndarray:
     """Make a block of another height and width, in the same order of axes in memory."""
     shape = (*total.shape[:-2], height, width)
     order = sorted(range(len(shape)), key=lambda axis: -abs(total.strides[axis]))
-    made = np.zeros([shape[axis] for axis in order], total.dtype)
+    made = zeros(tuple(shape[axis] for axis in order), total.dtype)
     return made.transpose(*map(order.index, range(len(shape))))
 
 

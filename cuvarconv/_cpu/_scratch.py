@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from cuvarconv._cpu._aligned import empty
+
 _ALIGNED = 64  # bytes
 _LOST = 1 << 10  # bytes between the parts
 
@@ -18,7 +20,7 @@ class Scratch:
     """
 
     def __init__(self, nbytes: int) -> None:
-        self._buffer = np.empty(0, np.uint8)
+        self._buffer = empty((0,), np.uint8)
         self.make_room(nbytes)
 
     def make_room(self, nbytes: int) -> None:
@@ -26,7 +28,7 @@ class Scratch:
         self._taken = 0
         if nbytes + _LOST > self._buffer.size:
             del self._buffer  # first, so that both are never there
-            self._buffer = np.empty(nbytes + _LOST, np.uint8)
+            self._buffer = empty((nbytes + _LOST,), np.uint8)
 
     @property
     def taken(self) -> int:
@@ -41,6 +43,6 @@ class Scratch:
         """Return a part of the array, or one of its own where that is full."""
         start, nbytes = self._taken, math.prod(shape) * dtype.itemsize
         if start + nbytes > self._buffer.size:
-            return np.empty(shape, dtype)
+            return empty(shape, dtype)
         self._taken = start + -(-nbytes // _ALIGNED) * _ALIGNED
         return np.ndarray(shape, dtype, self._buffer, start)

@@ -8,6 +8,7 @@ import numpy as np
 
 from cuvarconv._axis import CVAL
 from cuvarconv._blocks import Where, blocks
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._runs import Term, spread_block
 from cuvarconv._cpu._sums import add_in_order
 from cuvarconv._cpu._tiles import WORKSPACE, gather, shifted_pixels, store
@@ -81,7 +82,7 @@ def affinity_gradient(
 
         def centre_row(_m: int, i: slice, _: slice) -> Term:
             def term(_n: int, j: slice) -> np.ndarray:
-                total = np.zeros((*planes.shape[:-2], i.stop - i.start, j.stop - j.start), dtype)
+                total = zeros((*planes.shape[:-2], i.stop - i.start, j.stop - j.start), dtype)
                 part = window.part(i, j)
                 for m, n, difference in _differences(planes, part, centre, sharpness, dtype):
                     slope = _slope(difference, given[m, n][..., i, j], sharpness)
@@ -90,7 +91,7 @@ def affinity_gradient(
 
             return term
 
-        total = np.zeros(target.shape, dtype)
+        total = zeros(target.shape, dtype)
         spread_block(total, window, down, across, read_row)
         spread_block(total, middle, down, across, centre_row)
         store(target, total)

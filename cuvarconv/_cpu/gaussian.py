@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from cuvarconv._blocks import Where, rectangles
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._bands import banded, banded_sums
 from cuvarconv._cpu._cuts import CELL, cuts
 from cuvarconv._cpu._mirrored import TILE, Pixels, read_pixels, real_dtype, real_parts
@@ -211,7 +212,7 @@ class ColumnSums:
     """Adds taps to totals, column by column of the window, so that long sums lose nothing."""
 
     def __init__(self, *totals: np.ndarray) -> None:
-        self._totals, self._columns = totals, [np.zeros_like(total) for total in totals]
+        self._totals, self._columns = totals, [zeros(total.shape, total.dtype) for total in totals]
         self._distance = 0
 
     def add(self, tap: Tap, *terms: np.ndarray) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cuvarconv._axis import Axis
 from cuvarconv._blocks import Where, rectangles, within
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._bands import banded, banded_spread
 from cuvarconv._cpu._cuts import cuts
 from cuvarconv._cpu._mirrored import Pixels, real_dtype, real_parts
@@ -87,7 +88,7 @@ def gaussian_input_gradient(
             here = *batch, _outputs(rows, window.rows), _outputs(columns, window.columns)
             given = grad[here]
             widths = read_widths(sigmas, angle, here, given.shape, truncate=truncate, reach=reach)
-            tile = np.zeros((rows.length, target[..., 0, 0].size, columns.length), dtype)
+            tile = zeros((rows.length, target[..., 0, 0].size, columns.length), dtype)
             shifts = [
                 part.start + far - run.first
                 for part, far, run in zip(here[-2:], reach, (rows, columns), strict=True)
@@ -95,7 +96,7 @@ def gaussian_input_gradient(
             _spread(tile, lines_first(given), widths, shifts)
             return planes_first(tile, (*target.shape[:-2], rows.length, columns.length))
 
-        total = np.zeros(target.shape, dtype)
+        total = zeros(target.shape, dtype)
         spread_tiles(total, window, down, across, tile_sum, _PATCH if angle is None else _TURNED_PATCH)
         store(target, total)
 
@@ -210,7 +211,7 @@ def _spread_turned(
         weights.add(tap, 2 * tap.weight)
     weights.end_column()
     values /= norm
-    columns = np.zeros((2, len(tile), *values.shape[1:]), tile.dtype)
+    columns = zeros((2, len(tile), *values.shape[1:]), tile.dtype)
     _add_shifted(columns[0], values, shifts[0])
     distance = 0
 
@@ -267,7 +268,7 @@ def gaussian_sigma_gradient(
         shared = tuple(1 + axis for axis, length in enumerate(shape) if length == 1)
 
         def add(sums: np.ndarray, where: Where, first: bool) -> None:
-            values = np.zeros((len(numbers), *(part.stop - part.start for part in where)), real)
+            values = zeros((len(numbers), *(part.stop - part.start for part in where)), real)
             scratch = Scratch(_SCRATCH)
             for given, image, part in planes:
                 for here, widths, pixels in pieces(
@@ -325,7 +326,7 @@ def _turned_slopes(pixels: Pixels, widths: Widths, numbers: Sequence[int]) -> li
     """Return Σ k (f − E[f]) x for f = u²/σ_r³, v²/σ_c³ and u v (1/σ_c² − 1/σ_r²), u and v being in pixels."""
     total, dtype = centre_pixels(pixels), pixels.dtype
     norm = np.ones_like(total)
-    sums, means = np.zeros((2, len(numbers), *total.shape), dtype)
+    sums, means = zeros((2, len(numbers), *total.shape), dtype)
     added = ColumnSums(norm, total, *sums, *means)
     for tap, pair in turned_pairs(pixels, widths):
         weighted(pair, tap, widths, guarded=pixels.guarded)

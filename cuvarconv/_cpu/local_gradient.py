@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvarconv._blocks import Where
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._channels_last import KERNELS, Layout, multiply
 from cuvarconv._cpu._runs import Term, spread_block
 from cuvarconv._cpu._scratch import Scratch
@@ -128,7 +129,7 @@ class _Products:
             tap = part.taps(slice(m, m + 1), slice(n, n + 1))
             target = self.output[(m, n, *where)]
             in_place = len(self.samples) == 1 and target.dtype == self.dtype
-            total = target if in_place else np.zeros(target.shape, self.dtype)
+            total = target if in_place else zeros(target.shape, self.dtype)
             for some in self.samples:
                 ((_, ((_, pixels),)),) = row_tiles(self.layout, self._planes(where, some), tap, self.dtype)
                 columns, rows = pixels.conj().swapaxes(-1, -2), self._factors(where, some)

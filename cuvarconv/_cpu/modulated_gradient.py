@@ -9,6 +9,7 @@ from collections.abc import Callable
 import numpy as np
 
 from cuvarconv._blocks import Where, matching
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._columns import (
     MATRIX,
     Slab,
@@ -56,7 +57,7 @@ def modulated_input_gradient(
         target = output[(*batch, slice(None), down, across)]
         planes, every = grad[tuple(batch)], (*batch, slice(None), slice(None), slice(None))
         factors = modulation[(slice(None), slice(None), *matching(modulation, every))]
-        total = np.zeros((channels, *target.shape[:-3], *target.shape[-2:]), dtype)
+        total = zeros((channels, *target.shape[:-3], *target.shape[-2:]), dtype)
         images = move_axis(total, 0, -3)
         adjoint = Adjoint(matrices, planes, factors, dtype)
 

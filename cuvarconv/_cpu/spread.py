@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cuvarconv._blocks import Where, matching, shares
+from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._runs import Term, spread_block
 from cuvarconv._cpu._tiles import BLOCK, SHARED_BY, WORKSPACE, store
 from cuvarconv._cpu._workers import for_each
@@ -35,7 +36,7 @@ def spread(
         planes = input[tuple(batch)]
         every = slice(None)
         taps = weights[(every, every, *matching(weights, (*batch, every, every)))]
-        total = np.zeros(output[where].shape, dtype)
+        total = zeros(output[where].shape, dtype)
 
         def row_terms(m: int, i: slice, _: slice) -> Term:
             def term(n: int, j: slice) -> np.ndarray:
