@@ -270,7 +270,7 @@ def test_offsets_lose_no_digits(xp, dtype, kind):
 def test_pairs_strip_by_strip_on_the_host(xp, monkeypatch, joint, dtype, kept):
     """Few pixels and offsets at a time, as in large images and windows."""
     for name, value in {"_LINE": 24, "_SHORTEST": 16, "_BYTES": 1, "_KEPT": kept}.items():
-        monkeypatch.setattr(f"cuvarconv._cpu._pairs.{name}", value)
+        monkeypatch.setattr(f"cuvarconv._cpu._walk.{name}", value)
     x, guide = noise((2, 2, 9, 11), dtype if joint else "float64"), noise((1, 3, 9, 11), "float64", 1)
     keywords = {"channel_axis": 1, "radius": 3, "mode": ("mirror", "constant"), "cval": 0.4}
     if joint:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvarconv._cpu._likeness import Block
-from cuvarconv._cpu._pairs import Likeness, Pairs, Tile, largest
+from cuvarconv._cpu._pairs import Likeness, Tile, largest
 from cuvarconv._cpu._tiles import gather
+from cuvarconv._cpu._walk import Row, Walk
 from cuvarconv._window import Window
 
 
@@ -72,12 +73,20 @@ class Lines:
         own = self.likeness.features[:, where]
         return np.add.reduce(own - own, axis=0, keepdims=True)
 
-    def rises(self, pairs: Pairs) -> np.ndarray:
-        """Return the planes of the weights and of x(q) − x(p)."""
-        planes = pairs.stack.planes[: 1 + len(self.pixels)]
-        if self.joint:
-            np.subtract(pairs.seconds(self.pixels), pairs.firsts(self.pixels), out=planes[1:])
-        return planes
+
+class Rises:
+    """x(q) − x(p) of pairs, times their weights."""
+
+    def __init__(self, lines: Lines, walk: Walk) -> None:
+        self.planes = slice(1, 1 + len(lines.pixels))
+        self._line = walk.line(lines.pixels) if lines.joint else None  # or else the differences are the rises
+
+    def weigh(self, row: Row) -> None:
+        """Write them to the pairs' planes."""
+        products = row.planes[self.planes]
+        if self._line is not None:
+            np.subtract(self._line.seconds[row.number], self._line.firsts[row.number], products)
+        np.multiply(products, row.weights, products)
 
 
 def limited(value: float, dtype: np.dtype) -> np.floating:

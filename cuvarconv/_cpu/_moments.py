@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,8 +9,8 @@ import numpy as np
 
 from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._likeness import Block, Tap
-from cuvarconv._cpu._lines import Lines, limited
-from cuvarconv._cpu._pairs import FAR, PairSums, Walk
+from cuvarconv._cpu._lines import Lines, Rises, limited
+from cuvarconv._cpu._walk import FAR, PairSums, Walk
 
 FACTORS: dict[str, Callable[[Tap], np.ndarray]] = {
     "distance": lambda tap: tap.weights * tap.weights.dtype.type(tap.distance),
@@ -101,27 +100,29 @@ def _paired_moments(block: Block, factors: tuple[str, ...]) -> Moments:
     lines = Lines.of(block, block.window, *block.window.output_shape)
     if lines.infinite:
         return _mapped_moments(block, factors)
-    every = slice(0, 1 + len(lines.pixels))
-    sums, *others = (PairSums(every.stop, lines.tile, block.real) for _ in range(1 + len(factors)))
-    walk = Walk(lines.tile, lines.likeness, every.stop, squares="square" in factors)
-    for pairs in itertools.chain.from_iterable(map(walk.pairs, walk.strips)):
-        place, planes = pairs.row.place, lines.rises(pairs)
-        np.multiply(planes[1:], planes[0], out=planes[1:])
-        pairs.add(sums, place, every, every)
-        for other, factor in zip(others, factors, strict=True):
-            if factor == "distance":
-                pairs.add(other, place * pairs.row.distances, every, every)
-            else:  # the last
-                np.multiply(planes, pairs.stack.planes[-1], out=planes)
-                pairs.add(other, place, every, every)
-    total = sums.both(slice(1))
-    total += 1 + lines.alike(slice(lines.tile.pixels))
-    norm = lines.of_features(total)
-    drift = lines.values(sums.apart(slice(1, None)))
+    channels, squares = len(lines.pixels), "square" in factors
+    walk = Walk(lines.tile, lines.likeness, 1 + channels, squares=squares)
+    rises, every = Rises(lines, walk), slice(0, 1 + channels)
+    sums, *others = (PairSums(walk, every.stop, every) for _ in range(1 + len(factors)))
+    for strip in walk.strips:
+        for row in walk.pairs(strip):
+            rises.weigh(row)
+            sums.add(row, row.place)
+            for other, factor in zip(others, factors, strict=True):
+                if factor == "distance":
+                    other.add(row, row.place * row.distances)
+                else:  # the last
+                    planes = row.planes[every]
+                    np.multiply(planes, row.planes[-1], planes)
+                    other.add(row, row.place)
+    weights, products, pixels = slice(1), slice(1, None), slice(lines.tile.pixels)
+    norm = lines.of_features(sums.both(weights, pixels) + (1 + lines.alike(pixels)))
+    drift = lines.values(sums.apart(products, pixels))
     drift /= norm
     slopes = []
     for other, factor in zip(others, factors, strict=True):
-        slope = lines.values(other.apart(slice(1, None))) - drift * lines.of_features(other.both(slice(1)))
+        slope = lines.values(other.apart(products, pixels))
+        slope = slope - drift * lines.of_features(other.both(weights, pixels))
         scale = lines.likeness.sharpness if factor == "square" else 1.0
         slopes.append(slope / norm * limited(scale / lines.unit, block.real))
     drift += lines.values(lines.pixels)

@@ -9,9 +9,10 @@ import numpy as np
 from cuvarconv._axis import Axis
 from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._likeness import Block
-from cuvarconv._cpu._lines import Lines, as_real, limited
-from cuvarconv._cpu._pairs import Pairs, PairSums, Tile, Walk
+from cuvarconv._cpu._lines import Lines, Rises, as_real, limited
+from cuvarconv._cpu._pairs import Tile
 from cuvarconv._cpu._runs import Run
+from cuvarconv._cpu._walk import PairSums, Row, Walk
 from cuvarconv._window import Window
 
 
@@ -26,20 +27,21 @@ def paired_tile(
     size = rows.length + 2 * radius, columns.length + 2 * radius
     axes = around(window.rows, rows, 2 * radius), around(window.columns, columns, 2 * radius)
     lines = Lines.of(block, Window(axes[0], axes[1], window.cval), *size)
-    shares = _Shares(lines, grad, rows, columns, mean=guide)
-    sent, pulled = (_Sent(lines, shares) if image else None), (_Pulled(lines, shares) if guide else None)
-    asked = [each for each in (pulled, sent) if each is not None]
     scratch = 1 + guide * len(lines.likeness.features)  # planes from there on are free
-    walk = Walk(lines.tile, lines.likeness, scratch + 2 * len(shares.line), twice=True)
+    walk = Walk(lines.tile, lines.likeness, scratch + 2 * len(lines.pixels), twice=True)
+    shares = _Shares(lines, walk, grad, rows, columns, mean=guide)
+    sent = _Sent(lines, walk, shares, scratch) if image else None
+    pulled = _Pulled(lines, walk, shares, scratch) if guide else None
+    asked = [each for each in (pulled, sent) if each is not None]
     for ahead in range(len(walk.strips) + walk.lag):
         if ahead < len(walk.strips):
-            for pairs in walk.pairs(ahead):
-                shares.add(pairs)
+            for row in walk.pairs(ahead):
+                shares.add(row)
             shares.divide(walk.end(ahead))
         if ahead >= walk.lag:  # all their shares are there
-            for pairs in walk.again(ahead - walk.lag, differences=guide):
+            for row in walk.again(ahead - walk.lag, differences=guide):
                 for each in asked:
-                    each.add(pairs, scratch)
+                    each.add(row)
     inner = ..., slice(radius, radius + rows.length), slice(radius, radius + columns.length)
     none = np.empty((0, 0))
     return sent.total()[inner] if sent else none, pulled.total()[inner] if pulled else none
@@ -62,27 +64,28 @@ def _placed(values: np.ndarray, tile: Tile, rows: Run, columns: Run) -> np.ndarr
 class _Shares:
     """The shares g/D of the outputs in line, and a = Σ (x − y) g/D, as D and y become known."""
 
-    def __init__(self, lines: Lines, grad: np.ndarray, rows: Run, columns: Run, *, mean: bool) -> None:
+    def __init__(
+        self, lines: Lines, walk: Walk, grad: np.ndarray, rows: Run, columns: Run, *, mean: bool
+    ) -> None:
         tile = lines.tile
-        self._lines, self._mean = lines, mean
+        self._lines = lines
         values = grad if lines.dtype.kind == "c" else grad.real
         placed = _placed(values, tile, rows, columns)
         outputs = np.ones((*tile.samples, 1, *grad.shape[-2:]), bool)
         self._outputs = tile.flat(_placed(outputs, tile, rows, columns))
         self.line = tile.flat(as_real(placed))
         self.apart = zeros((1, lines.likeness.features.shape[1]), lines.likeness.features.dtype)
-        self._norm = PairSums(1, tile, self.line.dtype)
-        self._drift = PairSums(len(lines.pixels) if mean else 0, tile, self.line.dtype)
+        self._norm = PairSums(walk, 1)
+        self._rises = Rises(lines, walk) if mean else None
+        self._drift = PairSums(walk, len(lines.pixels), self._rises.planes) if self._rises else None
         self._done = 0
 
-    def add(self, pairs: Pairs) -> None:
+    def add(self, row: Row) -> None:
         """Add pairs to the sums of the filter."""
-        pairs.add_weights(self._norm)
-        if self._mean:
-            products = slice(1, 1 + len(self._lines.pixels))
-            rises = self._lines.rises(pairs)[1:]
-            np.multiply(rises, pairs.weights.planes, out=rises)
-            pairs.add(self._drift, pairs.row.place, products, products)
+        self._norm.add(row, row.place)
+        if self._rises and self._drift:
+            self._rises.weigh(row)
+            self._drift.add(row, row.place)
 
     def divide(self, end: int) -> None:
         """Finish the shares of all pixels before `end`."""
@@ -91,7 +94,7 @@ class _Shares:
         shares = self.line[:, where]
         shares /= norm
         np.copyto(shares, 0, where=~self._outputs[:, where])
-        if self._mean:
+        if self._drift:
             drift = self._drift.apart(slice(None), where) / norm
             np.add.reduce(drift * -shares, axis=0, keepdims=True, out=self.apart[:, where])
         self._done = end
@@ -100,23 +103,25 @@ class _Shares:
 class _Sent:
     """What each pixel is sent by its pairs, Σ w g/D."""
 
-    def __init__(self, lines: Lines, shares: _Shares) -> None:
-        self._lines, self._shares = lines, shares.line
-        self._sums = PairSums(len(self._shares), lines.tile, self._shares.dtype)
+    def __init__(self, lines: Lines, walk: Walk, shares: _Shares, scratch: int) -> None:
+        self._lines, self._shares, self._line = lines, shares.line, walk.line(shares.line)
+        channels = len(shares.line)
+        self._to_first = slice(scratch, scratch + channels)
+        self._to_second = slice(scratch + channels, scratch + 2 * channels)
+        self._sums = PairSums(walk, channels, self._to_first, self._to_second)
 
-    def add(self, pairs: Pairs, scratch: int) -> None:
+    def add(self, row: Row) -> None:
         """Add some pairs."""
-        planes, channels = pairs.stack.planes, len(self._shares)
-        first, second = slice(scratch, scratch + channels), slice(scratch + channels, scratch + 2 * channels)
-        np.multiply(pairs.seconds(self._shares), pairs.weights.planes, out=planes[first])
-        np.multiply(pairs.firsts(self._shares), pairs.weights.planes, out=planes[second])
-        pairs.add(self._sums, pairs.row.place, first, second)
+        shares, number = self._line, row.number
+        np.multiply(shares.seconds[number], row.weights, row.planes[self._to_first])
+        np.multiply(shares.firsts[number], row.weights, row.planes[self._to_second])
+        self._sums.add(row, row.place)
 
     def total(self) -> np.ndarray:
         """Return the sums, with what pixels send to themselves."""
         pixels = slice(self._lines.tile.pixels)
         own = self._shares[:, pixels] * (1 + self._lines.alike(pixels))
-        return self._lines.values(self._sums.both(slice(None)) + own)
+        return self._lines.values(self._sums.both(slice(None), pixels) + own)
 
 
 class _Pulled:
@@ -125,30 +130,34 @@ class _Pulled:
     Both weights of a pair draw: e[p,q] + e[q,p] = w ((x(q) − x(p)) (g(p)/D(p) − g(q)/D(q)) + a(p) + a(q)).
     """
 
-    def __init__(self, lines: Lines, shares: _Shares) -> None:
-        self._lines, self._shares, self._apart = lines, shares.line, shares.apart
-        self._differences = slice(1, 1 + len(lines.likeness.features))
-        self._sums = PairSums(len(lines.likeness.features), lines.tile, shares.line.dtype)
+    def __init__(self, lines: Lines, walk: Walk, shares: _Shares, scratch: int) -> None:
+        self._lines, channels, features = lines, len(shares.line), len(lines.likeness.features)
+        self._pixels = walk.line(lines.pixels) if lines.joint else None
+        self._shares, self._apart = walk.line(shares.line), walk.line(shares.apart)
+        self._differences = slice(1, 1 + features)
+        self._products = slice(scratch, scratch + channels)
+        self._others = slice(scratch + channels, scratch + 2 * channels)
+        self._sums = PairSums(walk, features, self._differences)
 
-    def add(self, pairs: Pairs, scratch: int) -> None:
+    def add(self, row: Row) -> None:
         """Add some pairs."""
-        planes, pixels, shares = pairs.stack.planes, self._lines.pixels, self._shares
-        differences = rise = planes[self._differences]
-        products, others = np.split(planes[scratch : scratch + 2 * len(shares)], 2)
-        if self._lines.joint:
-            rise = np.subtract(pairs.seconds(pixels), pairs.firsts(pixels), out=others)
-        np.subtract(pairs.firsts(shares), pairs.seconds(shares), out=products)
-        np.multiply(products, rise, out=products)
-        slope = products[0] if len(shares) == 1 else np.add.reduce(products, axis=0, out=others[0])
-        slope += pairs.firsts(self._apart)[0]
-        slope += pairs.seconds(self._apart)[0]
-        slope *= pairs.weights.planes[0]
-        np.multiply(differences, slope, out=differences)
-        pairs.add(self._sums, pairs.row.place, self._differences, self._differences)
+        number, shares, apart = row.number, self._shares, self._apart
+        differences = rise = row.planes[self._differences]
+        products, others = row.planes[self._products], row.planes[self._others]
+        if self._pixels is not None:
+            rise = np.subtract(self._pixels.seconds[number], self._pixels.firsts[number], others)
+        np.subtract(shares.firsts[number], shares.seconds[number], products)
+        np.multiply(products, rise, products)
+        slope = products[0] if len(products) == 1 else np.add.reduce(products, axis=0, out=others[0])
+        np.add(slope, apart.firsts[number][0], slope)
+        np.add(slope, apart.seconds[number][0], slope)
+        np.multiply(slope, row.weights, slope)
+        np.multiply(differences, slope, differences)
+        self._sums.add(row, row.place)
 
     def total(self) -> np.ndarray:
         """Return the gradient in the features."""
-        lines, likeness = self._lines, self._lines.likeness
-        scale = limited(2 * likeness.sharpness * likeness.unit / lines.unit, self._apart.dtype)
-        total = self._sums.apart(slice(None)) * scale
-        return lines.of_features(total + lines.alike(slice(lines.tile.pixels)))
+        lines, likeness, pixels = self._lines, self._lines.likeness, slice(self._lines.tile.pixels)
+        total = self._sums.apart(slice(None), pixels)
+        scale = limited(2 * likeness.sharpness * likeness.unit / lines.unit, total.dtype)
+        return lines.of_features(total * scale + lines.alike(pixels))
