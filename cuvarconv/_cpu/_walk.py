@@ -15,7 +15,7 @@ from cuvarconv._cpu._aligned import empty, pitch, zeros
 from cuvarconv._cpu._pairs import Likeness, Tile
 
 _BYTES = 1 << 22  # of pairs that are taken together: few calls, for which threads wait for each other
-_LINE = 24576  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
+_LINE = 12288  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
 _SHORTEST = 64  # where there are many channels
 _FEWEST = 4  # offsets
 _KEPT = 12 << 20  # bytes of weights that are kept for their second use
@@ -104,13 +104,13 @@ class Walk:
         self.dtype, self._likeness, self._squares = features.dtype, likeness, squares
         spare = len(features) > 1  # to square one feature after the other
         planes = max(planes, 1 + len(features) + spare) + squares
-        line, itemsize, end = _LINE // 2 if twice else _LINE, features.itemsize, tile.pixels - tile.first
-        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * line * itemsize)))
+        itemsize, end = features.itemsize, tile.pixels - tile.first
+        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LINE * itemsize)))
         self.rows = [
             Row(number, *some, tile, likeness) for number, some in enumerate(_offsets(tile.radius, most))
         ]
         most = max((row.taps for row in self.rows), default=1)
-        longest = max(_SHORTEST, min(line, _BYTES // (planes * most * itemsize)))
+        longest = max(_SHORTEST, min(_LINE, _BYTES // (planes * most * itemsize)))
         count = pitch(-(-end // -(-end // longest)), features.dtype)
         self.count, self._end = count, end
         self.strips = range(-(-end // count))
