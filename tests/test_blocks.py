@@ -148,7 +148,7 @@ def test_second_device(cuda_backend, instantiations):
 # ---- blocks on the host --------------------------------------------------------------------------
 
 
-@pytest.fixture(params=[(3000, 200, 12), (30, 5, 256), (5, 1, 1)], ids=str)
+@pytest.fixture(params=[(3000, 200, 12, 0), (3000, 200, 12, 300), (30, 5, 256, 0), (5, 1, 1, 4)], ids=str)
 def tiny_blocks(request, monkeypatch):
     """Cut small calls on the NumPy backend as large ones are cut: blocks, chunks of taps, halos."""
 
@@ -157,13 +157,14 @@ def tiny_blocks(request, monkeypatch):
             monkeypatch.setattr(sys.modules[f"cuvarconv._cpu.{module}"], name, value)
 
     cut("_tiles", _SMALL=0, _TOGETHER=16)
-    block, slab, terms = request.param
+    block, slab, terms, small = request.param
     cut("correlate", BLOCK=160, _LEAST=(1, 1), _AT_ONCE=0, _ROW_AT_ONCE=0 if block > 30 else 1 << 18)
     cut("spread", BLOCK=160, SHARED_BY=(4, 8))
     cut("unfold", BLOCK=160, _TILE=240, _LEAST=1)
     cut("correlate_gradient", BLOCK=160, _TILE=240)
     cut("_sums", SHARED_BY=(4, 8))
     cut("_columns", _BLOCK=block, MATRIX=block, _SLAB=slab, _PRODUCTS=slab, _TERMS=terms, _PACKED=1 << 10)
+    cut("_columns", has_small_products=lambda: small > 0, _SMALL=small, _PIXELS=2)
     cut("modulated_gradient", _PIECE=slab)
 
 

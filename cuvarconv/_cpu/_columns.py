@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching, shares, tap_chunks
+from cuvarconv._cpu._aligned import empty
 from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import WORKSPACE, gather, move_axis, tap_slices
+from cuvarconv._cpu._workers import has_small_products
 from cuvarconv._window import Window
 
 _BLOCK = 5 << 18  # elements of pixels under a row of taps and of sums in one block
@@ -22,7 +24,9 @@ _PRODUCTS = _SLAB // 4  # elements of products that are not written where they b
 _TERMS = 400  # that one matrix product sums up, unless a single row of taps has more
 _BLOCKS = 4  # at least, unless they have fewer elements of columns than these
 _LEAST = 1 << 18
-_FEW = 3  # rows of a matrix that BLAS multiplies faster one by one
+_FEW = 3  # rows of a matrix that BLAS multiplies faster one by one, unless it has kernels for small products
+_SMALL = 1_000_000  # multiplications that it does with them
+_PIXELS = 64  # the least number, and multiples of it, that are multiplied together then
 
 
 def plan(window: Window, channels: int, outputs: int, dtype: np.dtype) -> tuple[int, int]:
@@ -178,15 +182,34 @@ def modulated(slab: Slab, modulation: np.ndarray) -> np.ndarray:
 def multiply(matrix: np.ndarray, columns: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Return (groups, outputs, …) · (groups, K, pixels), the last axes of the matrix being K together."""
     groups, outputs, *depth = matrix.shape
-    product = np.empty((groups, outputs, columns.shape[-1]), columns.dtype) if out is None else out
-    at_once = 1 if outputs <= _FEW else max(1, MATRIX // (groups * math.prod(depth)))
+    result = empty((groups, outputs, columns.shape[-1]), columns.dtype) if out is None else out
+    one_by_one = outputs <= _FEW and not has_small_products()
+    at_once = 1 if one_by_one else max(1, MATRIX // (groups * math.prod(depth)))
     for first in range(0, outputs, at_once):
         some = slice(first, first + at_once)
         rows = matrix[:, some]
         if rows.dtype != columns.dtype:
             rows = rows.astype(columns.dtype, order="C")  # now, or the reshape would copy again
-        np.matmul(rows.reshape(*rows.shape[:2], -1), columns, out=product[:, some])
-    return product
+        product(rows.reshape(*rows.shape[:2], -1), columns, result[:, some])
+    return result
+
+
+def product(rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
+    """Write (groups, outputs, K) · (groups, K, pixels), some pixels at a time where this is faster."""
+    outputs, terms = rows.shape[-2:]
+    pixels, at_once = columns.shape[-1], 0
+    if outputs > 1 and has_small_products():
+        at_once = _SMALL // max(1, outputs * terms) // _PIXELS * _PIXELS
+    whole = pixels // at_once * at_once if at_once else 0
+    if whole:
+        np.matmul(rows[:, None], _cut(columns, whole, at_once), out=_cut(out, whole, at_once))
+    if whole < pixels:
+        np.matmul(rows, columns[..., whole:], out=out[..., whole:])
+
+
+def _cut(values: np.ndarray, pixels: int, at_once: int) -> np.ndarray:
+    """View (groups, K, pixels) as (groups, pieces, K, pixels)."""
+    return values[..., :pixels].reshape(*values.shape[:2], -1, at_once).swapaxes(1, 2)
 
 
 def outputs_at_once(groups: int, outputs: int, pixels: int) -> int:

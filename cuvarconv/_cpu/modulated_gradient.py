@@ -19,6 +19,7 @@ from cuvarconv._cpu._columns import (
     multiply,
     pieces,
     plan,
+    product,
     slabs,
     tap_matrices,
 )
@@ -139,8 +140,10 @@ def _back_product(matrix: np.ndarray, grad: np.ndarray, out: np.ndarray) -> None
     """Write conj(wᵀ) g, (groups, K, pixels), K being all axes of the matrix after the outputs."""
     rows = matrix.astype(grad.dtype, copy=False).conj().reshape(*matrix.shape[:2], -1)
     columns = rows.swapaxes(-1, -2)
-    # BLAS takes ten times as long as NumPy where there is nothing to sum
-    (np.multiply if matrix.shape[1] == 1 else np.matmul)(columns, grad, out=out)
+    if matrix.shape[1] == 1:  # BLAS takes ten times as long as NumPy where there is nothing to sum
+        np.multiply(columns, grad, out=out)
+    else:
+        product(columns, grad, out)
 
 
 def modulated_weights_gradient(

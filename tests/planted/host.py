@@ -172,6 +172,16 @@ PLANTED = [
                 "rows = matrix[:, some]",
                 "rows = matrix[:, some if outputs > _FEW else slice(1)]",
             ),
+            (
+                "small products: pixels that are left over are left out",
+                "if whole < pixels:",
+                "if whole == 0:",
+            ),
+            (
+                "small products: pieces of the first pixels for all",
+                "np.matmul(rows[:, None], _cut(columns, whole, at_once)",
+                "np.matmul(rows[:, None], _cut(columns, whole, at_once)[:, :1]",
+            ),
         ],
     ),
     (
