@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from cuvarconv._cpu._aligned import zeros
-from cuvarconv._cpu._likeness import Block, Tap, Widths, cut
+from cuvarconv._cpu._likeness import Block, Taps, Widths
 from cuvarconv._cpu._moments import RowSum, Sums
-from cuvarconv._cpu._paired_adjoint import around, paired_tile
+from cuvarconv._cpu._paired_adjoint import paired_tile
 from cuvarconv._cpu._runs import Run, spread_tiles
-from cuvarconv._cpu._tiles import gather
 from cuvarconv._cpu.bilateral import Filter, batch_part
 
 _PAIRED = 1 << 13  # values under one window
@@ -70,7 +69,14 @@ class Adjoint:
 def _inner(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
     """Return Σ_c Re(conj(a) b)."""
     products = (shares.conj() * values).real if np.iscomplexobj(shares) else shares * values
-    return products[..., 0, :, :] if products.shape[-3] == 1 else np.add.reduce(products, axis=-3)
+    return np.add.reduce(products, axis=-3)
+
+
+def _rise(shares: np.ndarray, taps: Taps) -> np.ndarray:
+    """Return Σ_c Re(conj(a) (x(q) − x(p))) for some taps."""
+    if shares.shape[-3] > 1 or np.iscomplexobj(shares):
+        return _inner(shares, taps.rises)
+    return taps.product(shares[..., 0, :, :], taps.rises[..., 0, :, :])
 
 
 # ---- maps: each output has weights of its own
@@ -79,36 +85,44 @@ def _inner(shares: np.ndarray, values: np.ndarray) -> np.ndarray:
 def _mapped_tile(
     adjoint: Adjoint, batch: list[slice], rows: Run, columns: Run
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what a run of entries is sent, and what it gathers itself as the centre of windows."""
+    """Return what a run of entries is sent, and what it gathers itself as the centre of windows.
+
+    All that the windows of the outputs read is summed up, which is more than the run.
+    """
     outputs = _Outputs.of(adjoint, batch, rows.hull, columns.hull)
-    block, widths, radius = outputs.block, outputs.block.widths, adjoint.filter.radius
-    planes, features = _entries(adjoint.filter, block, rows, columns)
-    central, size = block.central_features, (rows.length, columns.length)
+    block, radius = outputs.block, adjoint.filter.radius
+    height, width = block.window.output_shape
+    size = height + 2 * radius, width + 2 * radius
     image = RowSum((*outputs.shares.shape[:-2], *size), block.dtype)
-    guide = RowSum((*outputs.shares.shape[:-3], features.shape[-3], *size), block.real)
-    own, centres = _centres(rows, columns, radius)
-    image.row[centres] += np.where(widths.still[..., None, :, :], outputs.grad, 0)[own]
+    guide = RowSum((*outputs.shares.shape[:-3], block.features.shape[-3], *size), block.real)
+    centres = ..., slice(radius, radius + height), slice(radius, radius + width)
+    image.row[centres] += np.where(block.widths.still[..., None, :, :], outputs.grad, 0)
     if adjoint.guide:
-        guide.row[centres] += outputs.drawn[own]
-    for down in rows.reaches:
-        for across in columns.reaches:
-            entries = (..., down.entries, across.entries)
-            where = (
-                _shifted(down.outputs, -rows.hull.start),
-                _shifted(across.outputs, -columns.hull.start),
-            )
-            differences = features[entries] - central[(..., *where)]
-            rises = block.rises(planes[entries], differences, where)
-            tap = widths.part(*where).tap(down.tap - radius, across.tap - radius, rises, differences)
-            if tap.missing is not None and tap.missing.all():
-                continue
+        guide.row[centres] += outputs.drawn
+    for row in block.rows():
+        for taps in row:
             if adjoint.image:
-                image.row[entries] += tap.exists(outputs.shares[(..., *where)] * tap.weights[..., None, :, :])
+                sent = taps.product(outputs.shares, taps.weights[..., None, :, :])
+                for place, part in zip(_reached(image.row, taps, radius), taps.exists(sent), strict=True):
+                    np.add(place, part, place)
             if adjoint.guide:
-                guide.row[entries] -= outputs.draw(tap, where)
+                drawn = outputs.draw(taps)
+                for place, part in zip(_reached(guide.row, taps, radius), drawn, strict=True):
+                    np.subtract(place, part, place)
         image.end_row()
         guide.end_row()
-    return image.total, guide.total
+    down, across = (
+        slice(run.first - run.hull.start, run.first - run.hull.start + run.length) for run in (rows, columns)
+    )
+    return image.total[..., down, across], guide.total[..., down, across]
+
+
+def _reached(sums: np.ndarray, taps: Taps, radius: int) -> Iterator[np.ndarray]:
+    """Yield the sums under each tap."""
+    height, width = taps.weights.shape[-2:]
+    first = radius + taps.down
+    for across in taps.across:
+        yield sums[..., first : first + height, radius + across : radius + across + width]
 
 
 @dataclass(frozen=True)
@@ -136,15 +150,14 @@ class _Outputs:
         drawn = np.where(widths.still[..., None, :, :], 0, drawn)
         return cls(block, grad, shares, _inner(shares, drift), sharpness, drawn)
 
-    def draw(self, tap: Tap, where: tuple[slice, slice]) -> np.ndarray:
-        """Return how some outputs draw a tap's features to those at their centres."""
-        part = (..., *where)
-        slope = _inner(self.shares[part], tap.rises)
-        slope -= self.drift[part]
-        slope *= tap.weights
-        drawn = tap.differences * slope[..., None, :, :]
-        drawn *= cut(self.sharpness, where)
-        return tap.exists(drawn)
+    def draw(self, taps: Taps) -> np.ndarray:
+        """Return how the outputs draw the features under taps to those at their centres."""
+        slope = _rise(self.shares, taps)
+        slope -= self.drift
+        slope *= taps.weights
+        drawn = taps.product(taps.differences, slope[..., None, :, :])
+        drawn *= self.sharpness
+        return taps.exists(drawn)
 
 
 def _draw_all(block: Block, grad: np.ndarray, *, guide: bool) -> tuple[Sums, np.ndarray, np.ndarray]:
@@ -154,39 +167,12 @@ def _draw_all(block: Block, grad: np.ndarray, *, guide: bool) -> tuple[Sums, np.
     shape = (*grad.shape[:-3], channels, *grad.shape[-2:])
     apart, drawn = RowSum(shape, block.real), RowSum(shape, block.real)
     for row in block.rows():
-        for tap in row:
-            sums.add(tap.weights, tap)
+        for taps in row:
+            sums.add(taps.weights, taps)
             if guide:
-                pull = tap.exists(tap.differences * tap.weights[..., None, :, :])
-                apart.row += pull
-                drawn.row += tap.exists(pull * _inner(grad, tap.rises)[..., None, :, :])
+                pull = taps.exists(taps.product(taps.differences, taps.weights[..., None, :, :]))
+                apart.add(pull)
+                drawn.add(taps.exists(taps.product(pull, _rise(grad, taps)[..., None, :, :])))
         for some in (sums, apart, drawn):
             some.end_row()
     return sums, apart.total, drawn.total
-
-
-def _centres(rows: Run, columns: Run, radius: int) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Return the outputs, counted along the hull, whose centres lie in a run, and these entries."""
-    outputs, entries = [], []
-    for run in (rows, columns):
-        first = max(run.hull.start + radius, run.first)
-        last = max(first, min(run.hull.stop + radius, run.first + run.length))
-        outputs.append(slice(first - radius - run.hull.start, last - radius - run.hull.start))
-        entries.append(slice(first - run.first, last - run.first))
-    return (..., *outputs), (..., *entries)
-
-
-def _entries(some: Filter, block: Block, rows: Run, columns: Run) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and guide at a run of entries."""
-    tables = (
-        around(some.window.rows, rows, 0).table(),
-        around(some.window.columns, columns, 0).table(),
-    )
-    features = gather(block.features, *tables, some.window.cval, block.real)
-    if block.planes is block.features:
-        return features, features
-    return gather(block.planes, *tables, some.window.cval, block.dtype), features
-
-
-def _shifted(some: slice, by: int) -> slice:
-    return slice(some.start + by, some.stop + by)

@@ -10,26 +10,36 @@ from typing import Any
 
 import numpy as np
 
-from cuvarconv._blocks import Where, matching
+from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import gather, tap_chunks, windows
 from cuvarconv._window import Window
 
 _TILE = 1 << 19  # pixels and features under their windows
+_TOGETHER = 3 << 17  # features under taps that are weighed at once: threads wait for each other at each call
 
 
 @dataclass(frozen=True)
-class Tap:
-    """One tap of all windows of a block."""
+class Taps:
+    """Some taps, in a row, of all windows of a block; the first axis is theirs."""
 
-    distance: int  # |Δ|²
-    weights: np.ndarray  # (…, h, w), 0 where the tap does not exist
-    squares: np.ndarray  # (…, h, w), ‖g(q) − g(p)‖²/(2 σ_r²)
-    rises: np.ndarray  # (…, C, h, w), x(q) − x(p)
-    differences: np.ndarray  # (…, features, h, w), g(q) − g(p) in units of √2 σ_r
-    missing: np.ndarray | None = None  # where the tap does not exist
+    down: int  # from the centre
+    across: range
+    distances: np.ndarray  # |Δ|², (taps, 1, …)
+    weights: np.ndarray  # (taps, …, h, w), 0 where the tap does not exist
+    squares: np.ndarray  # (taps, …, h, w), ‖g(q) − g(p)‖²/(2 σ_r²)
+    rises: np.ndarray  # (taps, …, C, h, w), x(q) − x(p)
+    differences: np.ndarray  # (taps, …, features, h, w), g(q) − g(p) in units of √2 σ_r
+    missing: np.ndarray | None  # where the tap does not exist
+    scratch: Scratch  # for what is gone when the next taps come
+
+    def product(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Multiply values of these taps."""
+        shape = np.broadcast_shapes(one.shape, other.shape)
+        dtype = np.promote_types(one.dtype, other.dtype)
+        return np.multiply(one, other, self.scratch.empty(shape, dtype))
 
     def exists(self, values: np.ndarray) -> np.ndarray:
-        """Set values (…, h, w), perhaps of channels, to 0 where the tap does not exist, whatever they are."""
+        """Set values, perhaps of channels, to 0 where their tap does not exist, whatever they are."""
         if self.missing is not None:
             channels = values.ndim > self.missing.ndim
             np.copyto(values, 0, where=self.missing[..., None, :, :] if channels else self.missing)
@@ -76,40 +86,34 @@ class Widths:
         radius = np.inf if self.radius is None else self.radius
         return replace(self, radius=np.where(self.still, -1, radius))
 
-    def part(self, *where: slice) -> Widths:
-        """Return the widths of a part of the pixels."""
-        parts = {name: cut(values, where) for name, values in vars(self).items() if values is not None}
-        return replace(self, **parts)
-
-    def missing(self, down: int, across: int) -> np.ndarray | None:
-        """Return at which pixels a tap does not exist, None if it does at all of them."""
+    def missing(self, down: int, across: range) -> np.ndarray | None:
+        """Return at which pixels taps do not exist, None if they do at all of them."""
         if self.radius is None:
             return None
-        missing = self.radius < max(abs(down), abs(across))
+        far = np.array([max(abs(down), abs(place)) for place in across])
+        missing = self.radius < far.reshape(-1, *(1,) * self.radius.ndim)
         return missing if missing.any() else None
 
-    def tap(self, down: int, across: int, rises: np.ndarray, differences: np.ndarray) -> Tap:
-        """Weigh a tap by the differences g(q) − g(p), which are overwritten but where they are the rises."""
-        scaled = None if differences is rises else differences
-        differences = np.multiply(differences, self.sharpness[..., None, :, :], out=scaled)
-        squares = np.square(differences[..., 0, :, :])
-        for channel in range(1, differences.shape[-3]):
-            squares += np.square(differences[..., channel, :, :])
-        distance = down**2 + across**2
-        if distance:
-            exponents = np.subtract(self.falloff * self.falloff.dtype.type(-distance), squares)
-        else:
-            exponents = np.negative(squares)
-        weights = np.exp(exponents, out=exponents)
-        tap = Tap(distance, weights, squares, rises, differences, self.missing(down, across))
-        tap.exists(weights)
-        return tap
-
-
-def cut(values: np.ndarray, where: Where) -> np.ndarray:
-    """Return the part of an array, with axes that may broadcast, that meets a part of its last axes."""
-    index: tuple[Any, ...] = (..., *matching(values, where))
-    return values[index]
+    def taps(
+        self, down: int, across: range, rises: np.ndarray, differences: np.ndarray, scratch: Scratch
+    ) -> Taps:
+        """Weigh taps by the differences g(q) − g(p), which are overwritten but where they are the rises."""
+        scaled = scratch.empty(differences.shape, differences.dtype) if differences is rises else differences
+        np.multiply(differences, self.sharpness[..., None, :, :], scaled)
+        first, *others = np.moveaxis(scaled, -3, 0)
+        squares, weights = (scratch.empty(first.shape, first.dtype) for _ in range(2))
+        np.square(first, squares)
+        for other in others:
+            np.add(squares, np.square(other, weights), squares)
+        distances = np.array([down**2 + place**2 for place in across], first.dtype)
+        distances = distances.reshape(-1, *(1,) * (first.ndim - 1))
+        shared = self.falloff.size == 1
+        np.subtract(np.multiply(self.falloff, -distances, None if shared else weights), squares, weights)
+        np.exp(weights, weights)
+        missing = self.missing(down, across)
+        taps = Taps(down, across, distances, weights, squares, rises, scaled, missing, scratch)
+        taps.exists(weights)
+        return taps
 
 
 @dataclass(frozen=True)
@@ -161,31 +165,48 @@ class Block:
         near = np.abs(central) <= limits.max * limits.eps / 8  # less than half a step of the largest number
         return central if near.all() else np.where(near, central, 0)
 
-    def rises(self, pixels: np.ndarray, differences: np.ndarray, where: Where | None = None) -> np.ndarray:
-        """Return x(q) − x(p) for outputs at `where`: the differences, if the features are the image."""
+    def rises(self, pixels: np.ndarray, differences: np.ndarray, scratch: Scratch) -> np.ndarray:
+        """Return x(q) − x(p): the differences, if the features are the image."""
         if not self.relative:
             return pixels
         if self.planes is self.features and self.origins is self.central_features:
             return differences
-        return pixels - (self.origins if where is None else cut(self.origins, where))
+        shape = np.broadcast_shapes(pixels.shape, self.origins.shape)
+        return np.subtract(pixels, self.origins, scratch.empty(shape, self.dtype))
 
-    def rows(self) -> Iterator[Iterator[Tap]]:
-        """Yield the taps, row after row, as far as any pixel's radius reaches."""
+    def scratch(self, taps: int = 1) -> Scratch:
+        """Return room for so many taps."""
+        weights, pixels = map(math.prod, self.shapes)
+        values = 4 * weights + 2 * self.central_features.size
+        return Scratch(taps * (values * self.real.itemsize + 2 * pixels * self.dtype.itemsize))
+
+    def rows(self) -> Iterator[Iterator[Taps]]:
+        """Yield the taps, row after row and some at a time, as far as any pixel's radius reaches."""
         window, radius = self.window, self.window.rows.taps // 2
         if self.widths.radius is not None:
             most = int(min(radius, max(0, self.widths.radius.max())))
             window = window.taps(*(slice(radius - most, radius + most + 1),) * 2)
             radius = most
-        central = self.central_features
-        for row_taps, column_taps, pixels, features in self._seen(window, central.dtype):
+        together = max(1, min(window.columns.taps, _TOGETHER // max(1, self.central_features.size)))
+        scratch = self.scratch(together)
+        for row_taps, column_taps, pixels, features in self._seen(window, self.central_features.dtype):
+            places = range(column_taps.start - radius, column_taps.stop - radius)
+            runs = [slice(first, first + together) for first in range(0, len(places), together)]
             for m, line in enumerate(range(row_taps.start, row_taps.stop)):
-                places = range(column_taps.start - radius, column_taps.stop - radius)
                 yield (
-                    self.widths.tap(line - radius, across, self.rises(shifted, difference), difference)
-                    for across, shifted, difference in zip(
-                        places, pixels[m], (feature - central for feature in features[m]), strict=True
-                    )
+                    self._taps(line - radius, places[run], pixels[m, run], features[m, run], scratch)
+                    for run in runs
                 )
+
+    def _taps(
+        self, down: int, across: range, pixels: np.ndarray, features: np.ndarray, scratch: Scratch
+    ) -> Taps:
+        scratch.clear()
+        central = self.central_features
+        differences = scratch.empty((len(features), *central.shape), central.dtype)
+        np.subtract(features, central, differences)
+        rises = self.rises(pixels, differences, scratch)
+        return self.widths.taps(down, across, rises, differences, scratch)
 
     def _seen(self, window: Window, dtype: np.dtype) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
         count = self.planes[..., 0, 0].size + self.features[..., 0, 0].size

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cuvarconv._cpu._aligned import zeros
-from cuvarconv._cpu._likeness import Block, Tap
+from cuvarconv._cpu._aligned import empty, zeros
+from cuvarconv._cpu._likeness import Block, Taps
 from cuvarconv._cpu._lines import Lines, Rises, limited
 from cuvarconv._cpu._walk import FAR, PairSums, Walk
 
-FACTORS: dict[str, Callable[[Tap], np.ndarray]] = {
-    "distance": lambda tap: tap.weights * tap.weights.dtype.type(tap.distance),
-    "square": lambda tap: tap.weights * np.minimum(tap.squares, FAR),
+FACTORS: dict[str, Callable[[Taps], np.ndarray]] = {
+    "distance": lambda taps: taps.product(taps.weights, taps.distances),
+    "square": lambda taps: taps.product(taps.weights, np.minimum(taps.squares, FAR, out=taps.squares)),
 }
 
 
@@ -37,6 +37,18 @@ class RowSum:
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.total, self.row = zeros(shape, dtype), zeros(shape, dtype)
+        self._part = empty((0,), dtype)
+
+    def add(self, terms: np.ndarray) -> None:
+        """Add terms (taps, …)."""
+        part = terms[0]
+        if len(terms) > 1:
+            if self._part.shape != part.shape:  # the sum's, unless its samples share the terms
+                self._part = empty(part.shape, part.dtype)
+            part = self._part
+            ones = np.ones(len(terms), terms.dtype)
+            np.matmul(ones, terms.reshape(len(terms), -1), part.reshape(-1))
+        np.add(self.row, part, self.row)
 
     def end_row(self) -> None:
         """Add up what has come since the last call."""
@@ -50,13 +62,11 @@ class Sums:
     def __init__(self, block: Block) -> None:
         weights, pixels = block.shapes
         self._weights, self._products = RowSum(weights, block.real), RowSum(pixels, block.dtype)
-        self._product = np.empty(pixels, block.dtype)
 
-    def add(self, weights: np.ndarray, tap: Tap) -> None:
-        """Add a tap; its rises do not count where it does not exist, whatever they are."""
-        np.add(self._weights.row, weights, out=self._weights.row)
-        np.multiply(tap.rises, weights[..., None, :, :], out=self._product)
-        np.add(self._products.row, tap.exists(self._product), out=self._products.row)
+    def add(self, weights: np.ndarray, taps: Taps) -> None:
+        """Add taps; their rises do not count where a tap does not exist, whatever they are."""
+        self._weights.add(weights)
+        self._products.add(taps.exists(taps.product(taps.rises, weights[..., None, :, :])))
 
     def end_row(self) -> None:
         """Add up what has come since the last call."""
@@ -81,10 +91,10 @@ class Sums:
 def _mapped_moments(block: Block, factors: tuple[str, ...]) -> Moments:
     sums, *others = (Sums(block) for _ in range(1 + len(factors)))
     for row in block.rows():
-        for tap in row:
-            sums.add(tap.weights, tap)
+        for taps in row:
+            sums.add(taps.weights, taps)
             for other, factor in zip(others, factors, strict=True):
-                other.add(tap.exists(FACTORS[factor](tap)), tap)
+                other.add(taps.exists(FACTORS[factor](taps)), taps)
         for some in (sums, *others):
             some.end_row()
     norm, drift = sums.norm, sums.drift()

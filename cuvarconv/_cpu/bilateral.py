@@ -15,6 +15,7 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 BLOCK = 1 << 16  # pixels or features
+_MAPPED = 1 << 14  # where there are maps of widths
 _BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches
 _FEWEST = 32
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
@@ -50,7 +51,7 @@ def bilateral(
 
     shape = (*output.shape[:-3], *output.shape[-2:])
     with serial_blas:
-        for_each(block, filter.pieces(shape), most_workers=WORKSPACE // BYTES)
+        for_each(block, filter.pieces(shape, filter.elements), most_workers=WORKSPACE // BYTES)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,13 @@ class Filter:
         """How far the window reaches."""
         return self.window.rows.taps // 2
 
-    def pieces(self, shape: tuple[int, ...], elements: int = BLOCK) -> list[Where]:
+    @property
+    def elements(self) -> int:
+        """Pixels or features of a block: fewer with maps of widths, as several taps are weighed at once."""
+        shared = all(sigma.shape[-2:] == (1, 1) for sigma in (self.sigma_spatial, self.sigma_range))
+        return BLOCK if shared else _MAPPED
+
+    def pieces(self, shape: tuple[int, ...], elements: int) -> list[Where]:
         """Cut (…, H, W) into blocks that are not much wider than high."""
         workers, least = _BLOCKS * BLOCK // elements, _FEWEST + 4 * self.radius
         elements = max(1, elements // max(self.input.shape[-3], self.guide.shape[-3]))

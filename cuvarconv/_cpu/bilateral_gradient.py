@@ -152,7 +152,7 @@ def _write_sigmas(
         sums,
         domain,
         add,
-        block=BLOCK // channels or 1,
+        block=filter.elements // channels or 1,
         dtype=filter.real,
         most_workers=(WORKSPACE - PARTIAL) // BYTES,
     )
