@@ -9,7 +9,7 @@ import numpy as np
 
 from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._likeness import Block, Taps, Widths
-from cuvarconv._cpu._moments import RowSum, Sums
+from cuvarconv._cpu._moments import RowSum, mapped_sums
 from cuvarconv._cpu._paired_adjoint import paired_tile
 from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu.bilateral import Filter, batch_part
@@ -97,8 +97,7 @@ def _mapped_tile(
     guide = RowSum((*outputs.shares.shape[:-3], block.features.shape[-3], *size), block.real)
     centres = ..., slice(radius, radius + height), slice(radius, radius + width)
     image.row[centres] += np.where(block.widths.still[..., None, :, :], outputs.grad, 0)
-    if adjoint.guide:
-        guide.row[centres] += outputs.drawn
+    pulled = RowSum(guide.row[centres].shape, block.real)
     for row in block.rows():
         for taps in row:
             if adjoint.image:
@@ -109,8 +108,10 @@ def _mapped_tile(
                 drawn = outputs.draw(taps)
                 for place, part in zip(_reached(guide.row, taps, radius), drawn, strict=True):
                     np.subtract(place, part, place)
-        image.end_row()
-        guide.end_row()
+                pulled.add(drawn)
+        for sums in (image, guide, pulled):
+            sums.end_row()
+    guide.total[centres] += pulled.total
     down, across = (
         slice(run.first - run.hull.start, run.first - run.hull.start + run.length) for run in (rows, columns)
     )
@@ -134,21 +135,16 @@ class _Outputs:
     shares: np.ndarray  # g/D
     drift: np.ndarray  # Σ_c g (y − x)/D, with the image x at the centres
     sharpness: np.ndarray  # √2/σ_r, (…, 1, h, w)
-    drawn: np.ndarray  # how the features at the centres are drawn to those of all taps, if asked for
 
     @classmethod
     def of(cls, adjoint: Adjoint, batch: list[slice], down: slice, across: slice) -> _Outputs:
         """Filter a block."""
         block = adjoint.filter.block((*batch, down, across), moving=True, relative=adjoint.guide)
-        widths = block.widths
         grad = adjoint.gradient(batch, down, across, block.dtype)
-        sums, apart, drawn = _draw_all(block, grad, guide=adjoint.guide)
-        shares, drift = grad / sums.norm, sums.drift()
-        sharpness = np.minimum(2 * widths.sharpness[..., None, :, :], np.finfo(block.real).max)
-        drawn -= _inner(grad, drift)[..., None, :, :] * apart
-        drawn = drawn / sums.norm * sharpness
-        drawn = np.where(widths.still[..., None, :, :], 0, drawn)
-        return cls(block, grad, shares, _inner(shares, drift), sharpness, drawn)
+        (sums,) = mapped_sums(block)
+        shares = grad / sums.norm
+        sharpness = np.minimum(2 * block.widths.sharpness[..., None, :, :], np.finfo(block.real).max)
+        return cls(block, grad, shares, _inner(shares, sums.drift()), sharpness)
 
     def draw(self, taps: Taps) -> np.ndarray:
         """Return how the outputs draw the features under taps to those at their centres."""
@@ -158,21 +154,3 @@ class _Outputs:
         drawn = taps.product(taps.differences, slope[..., None, :, :])
         drawn *= self.sharpness
         return taps.exists(drawn)
-
-
-def _draw_all(block: Block, grad: np.ndarray, *, guide: bool) -> tuple[Sums, np.ndarray, np.ndarray]:
-    """Return the sums of the filter; if asked for, of w (f[q] − f[p]), and of that times g·(x[q] − x[p])."""
-    sums = Sums(block)
-    channels = block.features.shape[-3] if guide else 1
-    shape = (*grad.shape[:-3], channels, *grad.shape[-2:])
-    apart, drawn = RowSum(shape, block.real), RowSum(shape, block.real)
-    for row in block.rows():
-        for taps in row:
-            sums.add(taps.weights, taps)
-            if guide:
-                pull = taps.exists(taps.product(taps.differences, taps.weights[..., None, :, :]))
-                apart.add(pull)
-                drawn.add(taps.exists(taps.product(pull, _rise(grad, taps)[..., None, :, :])))
-        for some in (sums, apart, drawn):
-            some.end_row()
-    return sums, apart.total, drawn.total

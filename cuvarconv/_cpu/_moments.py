@@ -88,15 +88,21 @@ class Sums:
         return self.products / self.norm
 
 
-def _mapped_moments(block: Block, factors: tuple[str, ...]) -> Moments:
-    sums, *others = (Sums(block) for _ in range(1 + len(factors)))
+def mapped_sums(block: Block, *factors: str) -> list[Sums]:
+    """Sum over all taps, and for each factor times that."""
+    sums, *others = every = [Sums(block) for _ in range(1 + len(factors))]
     for row in block.rows():
         for taps in row:
             sums.add(taps.weights, taps)
             for other, factor in zip(others, factors, strict=True):
                 other.add(taps.exists(FACTORS[factor](taps)), taps)
-        for some in (sums, *others):
+        for some in every:
             some.end_row()
+    return every
+
+
+def _mapped_moments(block: Block, factors: tuple[str, ...]) -> Moments:
+    sums, *others = mapped_sums(block, *factors)
     norm, drift = sums.norm, sums.drift()
     slopes = tuple((other.products - drift * other.norm) / norm for other in others)
     return Moments(norm, block.origins + drift, slopes)
