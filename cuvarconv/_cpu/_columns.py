@@ -182,9 +182,10 @@ def modulated(slab: Slab, modulation: np.ndarray) -> np.ndarray:
 def multiply(matrix: np.ndarray, columns: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Return (groups, outputs, …) · (groups, K, pixels), the last axes of the matrix being K together."""
     groups, outputs, *depth = matrix.shape
+    terms = math.prod(depth)
     result = empty((groups, outputs, columns.shape[-1]), columns.dtype) if out is None else out
-    one_by_one = outputs <= _FEW and not has_small_products()
-    at_once = 1 if one_by_one else max(1, MATRIX // (groups * math.prod(depth)))
+    one_by_one = outputs <= _FEW and not _pixels_at_once(outputs, terms)
+    at_once = 1 if one_by_one else max(1, MATRIX // (groups * terms))
     for first in range(0, outputs, at_once):
         some = slice(first, first + at_once)
         rows = matrix[:, some]
@@ -196,15 +197,19 @@ def multiply(matrix: np.ndarray, columns: np.ndarray, out: np.ndarray | None = N
 
 def product(rows: np.ndarray, columns: np.ndarray, out: np.ndarray) -> None:
     """Write (groups, outputs, K) · (groups, K, pixels), some pixels at a time where this is faster."""
-    outputs, terms = rows.shape[-2:]
-    pixels, at_once = columns.shape[-1], 0
-    if outputs > 1 and has_small_products():
-        at_once = _SMALL // max(1, outputs * terms) // _PIXELS * _PIXELS
+    pixels, at_once = columns.shape[-1], _pixels_at_once(*rows.shape[-2:])
     whole = pixels // at_once * at_once if at_once else 0
     if whole:
         np.matmul(rows[:, None], _cut(columns, whole, at_once), out=_cut(out, whole, at_once))
     if whole < pixels:
         np.matmul(rows, columns[..., whole:], out=out[..., whole:])
+
+
+def _pixels_at_once(outputs: int, terms: int) -> int:
+    """Return for how many pixels a product is small, if BLAS is faster then, or else 0."""
+    if outputs == 1 or not has_small_products():
+        return 0
+    return _SMALL // max(1, outputs * terms) // _PIXELS * _PIXELS
 
 
 def _cut(values: np.ndarray, pixels: int, at_once: int) -> np.ndarray:

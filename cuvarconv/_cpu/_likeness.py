@@ -15,7 +15,7 @@ from cuvarconv._cpu._tiles import gather, tap_chunks, windows
 from cuvarconv._window import Window
 
 _TILE = 1 << 19  # pixels and features under their windows
-_TOGETHER = 3 << 17  # features under taps that are weighed at once: threads wait for each other at each call
+TOGETHER = 3 << 17  # features under taps that are weighed at once: threads wait for each other at each call
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Block:
             most = int(min(radius, max(0, self.widths.radius.max())))
             window = window.taps(*(slice(radius - most, radius + most + 1),) * 2)
             radius = most
-        together = max(1, min(window.columns.taps, _TOGETHER // max(1, self.central_features.size)))
+        together = max(1, min(window.columns.taps, TOGETHER // max(1, self.central_features.size)))
         scratch = self.scratch(together)
         for row_taps, column_taps, pixels, features in self._seen(window, self.central_features.dtype):
             places = range(column_taps.start - radius, column_taps.stop - radius)

@@ -83,10 +83,11 @@ class Rises:
 
     def weigh(self, row: Row) -> None:
         """Write them to the pairs' planes."""
-        products = row.planes[self.planes]
         if self._line is not None:
+            products = row.planes[self.planes]
             np.subtract(self._line.seconds[row.number], self._line.firsts[row.number], products)
-        np.multiply(products, row.weights, products)
+        products = row.flat[self.planes]
+        np.multiply(products, row.flat_weights, products)
 
 
 def limited(value: float, dtype: np.dtype) -> np.floating:

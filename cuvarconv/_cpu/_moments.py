@@ -128,8 +128,8 @@ def _paired_moments(block: Block, factors: tuple[str, ...]) -> Moments:
                 if factor == "distance":
                     other.add(row, row.place * row.distances)
                 else:  # the last
-                    planes = row.planes[every]
-                    np.multiply(planes, row.planes[-1], planes)
+                    planes = row.flat[every]
+                    np.multiply(planes, row.flat[-1], planes)
                     other.add(row, row.place)
     weights, products, pixels = slice(1), slice(1, None), slice(lines.tile.pixels)
     norm = lines.of_features(sums.both(weights, pixels) + (1 + lines.alike(pixels)))

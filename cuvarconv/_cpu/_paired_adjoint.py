@@ -142,17 +142,21 @@ class _Pulled:
     def add(self, row: Row) -> None:
         """Add some pairs."""
         number, shares, apart = row.number, self._shares, self._apart
-        differences = rise = row.planes[self._differences]
-        products, others = row.planes[self._products], row.planes[self._others]
+        products, others = row.flat[self._products], row.flat[self._others]
+        differences = rise = row.flat[self._differences]
         if self._pixels is not None:
-            rise = np.subtract(self._pixels.seconds[number], self._pixels.firsts[number], others)
-        np.subtract(shares.firsts[number], shares.seconds[number], products)
+            rise = others
+            np.subtract(self._pixels.seconds[number], self._pixels.firsts[number], row.planes[self._others])
+        np.subtract(shares.firsts[number], shares.seconds[number], row.planes[self._products])
         np.multiply(products, rise, products)
-        slope = products[0] if len(products) == 1 else np.add.reduce(products, axis=0, out=others[0])
+        if len(products) > 1:
+            np.add.reduce(products[1:], axis=0, out=others[0])
+            np.add(products[0], others[0], products[0])
+        slope, flat_slope = row.planes[self._products.start], products[0]
         np.add(slope, apart.firsts[number][0], slope)
         np.add(slope, apart.seconds[number][0], slope)
-        np.multiply(slope, row.weights, slope)
-        np.multiply(differences, slope, differences)
+        np.multiply(flat_slope, row.flat_weights, flat_slope)
+        np.multiply(differences, flat_slope, differences)
         self._sums.add(row, row.place)
 
     def total(self) -> np.ndarray:

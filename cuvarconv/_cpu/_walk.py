@@ -25,13 +25,16 @@ FAR = 1000.0  # of an exponent: such a weight is 0, and 0 times infinity would b
 class Stack:
     """Room for values of some pairs: (planes, Δ, p), for neighbouring p and all Δ of a row.
 
-    There are more p than are counted, so that as many second pixels have all their pairs.
+    There are more p than are counted, so that as many second pixels have all their pairs.  `flat` shows all
+    of a plane, with what lies between its rows, in one line.
     """
 
     def __init__(self, buffer: np.ndarray, planes: int, taps: int, count: int) -> None:
         length = count + taps - 1
         shape = planes, taps, pitch(length, buffer.dtype)
-        self.planes = buffer[: math.prod(shape)].reshape(shape)[..., :length]
+        room = buffer[: math.prod(shape)]
+        self.flat = room.reshape(planes, -1)
+        self.planes = room.reshape(shape)[..., :length]
         self.by_first = self.planes[..., :count]
         outer, across, inner = self.planes.strides
         self.by_second = np.ndarray(
@@ -57,7 +60,7 @@ class Row:
     def make_room(self, buffer: np.ndarray, planes: int, count: int, kept: np.ndarray | None) -> None:
         """Take room for so many planes, and for the weights of each strip that are kept."""
         self.stack = Stack(buffer, planes, self.taps, count)
-        self.planes = self.stack.planes
+        self.planes, self.flat = self.stack.planes, self.stack.flat
         rooms = [buffer] if kept is None else kept[:, self.number]
         self.weight_stacks = [Stack(room, 1, self.taps, count) for room in rooms]
         self.turn(0)
@@ -65,7 +68,8 @@ class Row:
     def turn(self, strip: int) -> None:
         """Use the room for the weights of a strip."""
         self.room = strip % len(self.weight_stacks)
-        self.weights = self.weight_stacks[self.room].planes[0]
+        stack = self.weight_stacks[self.room]
+        self.weights, self.flat_weights = stack.planes[0], stack.flat[0]
 
 
 class Line:
@@ -102,7 +106,7 @@ class Walk:
     ) -> None:
         features = likeness.features
         self.dtype, self._likeness, self._squares = features.dtype, likeness, squares
-        spare = len(features) > 1  # to square one feature after the other
+        spare = len(features) if len(features) > 1 else 0  # for the square of each
         planes = max(planes, 1 + len(features) + spare) + squares
         itemsize, end = features.itemsize, tile.pixels - tile.first
         most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LINE * itemsize)))
@@ -119,13 +123,13 @@ class Walk:
         room = most * pitch(count + most - 1, features.dtype)
         shape = self.lag + 1, len(self.rows), room
         fits = twice and math.prod(shape) * itemsize <= _KEPT
-        self._kept = empty(shape, features.dtype) if fits else None
-        buffer = empty((planes * room,), features.dtype)
+        self._kept = zeros(shape, features.dtype) if fits else None
+        buffer = zeros((planes * room,), features.dtype)
         for row in self.rows:
             row.make_room(buffer, planes, count, self._kept)
         self._lines: list[Line] = []
         self._features = self.line(features)
-        self._minus = self.dtype.type(-likeness.sharpness)
+        self._minus, self._ones = self.dtype.type(-likeness.sharpness), np.ones(len(features), self.dtype)
         self.start = 0  # of the strip at hand
 
     def line(self, values: np.ndarray) -> Line:
@@ -160,19 +164,20 @@ class Walk:
             row.turn(strip)
         return self.rows
 
-    def _subtract(self, row: Row) -> np.ndarray:
+    def _subtract(self, row: Row) -> None:
         features, number = self._features, row.number
         differences = row.planes[1 : 1 + len(self._likeness.features)]
-        return np.subtract(features.seconds[number], features.firsts[number], differences)
+        np.subtract(features.seconds[number], features.firsts[number], differences)
 
     def _weigh(self, row: Row) -> None:
-        differences, weights = self._subtract(row), row.weights
-        squares = row.planes[-1] if self._squares else weights
-        np.multiply(differences[0], differences[0], squares)
-        for difference in differences[1:]:
-            spare = row.planes[1 + len(differences)]
-            np.multiply(difference, difference, spare)
-            np.add(squares, spare, squares)
+        self._subtract(row)
+        count, weights = len(self._likeness.features), row.flat_weights
+        squares = row.flat[-1] if self._squares else weights
+        if count == 1:
+            np.multiply(row.flat[1], row.flat[1], squares)
+        else:
+            differences, spare = row.flat[1 : 1 + count], row.flat[1 + count : 1 + 2 * count]
+            np.matmul(self._ones, np.multiply(differences, differences, spare), squares)
         np.multiply(squares, self._minus, weights)
         if self._squares and not self._likeness.bounded:
             np.minimum(squares, FAR / self._likeness.sharpness, squares)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching, shares
-from cuvarconv._cpu._likeness import Block, Widths
+from cuvarconv._cpu._likeness import TOGETHER, Block, Widths
 from cuvarconv._cpu._moments import moments
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._workers import for_each, serial_blas
@@ -15,7 +15,7 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 BLOCK = 1 << 16  # pixels or features
-_MAPPED = 1 << 14  # where there are maps of widths
+_SMALLEST = 1 << 13
 _BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches
 _FEWEST = 32
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
@@ -78,9 +78,10 @@ class Filter:
 
     @property
     def elements(self) -> int:
-        """Pixels or features of a block: fewer with maps of widths, as several taps are weighed at once."""
-        shared = all(sigma.shape[-2:] == (1, 1) for sigma in (self.sigma_spatial, self.sigma_range))
-        return BLOCK if shared else _MAPPED
+        """Pixels or features of a block: with maps of widths, as many as have a row of taps at once."""
+        if all(sigma.shape[-2:] == (1, 1) for sigma in (self.sigma_spatial, self.sigma_range)):
+            return BLOCK
+        return min(BLOCK, max(_SMALLEST, TOGETHER // self.window.columns.taps))
 
     def pieces(self, shape: tuple[int, ...], elements: int) -> list[Where]:
         """Cut (…, H, W) into blocks that are not much wider than high."""
