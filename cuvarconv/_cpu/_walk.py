@@ -123,8 +123,8 @@ class Walk:
         room = most * pitch(count + most - 1, features.dtype)
         shape = self.lag + 1, len(self.rows), room
         fits = twice and math.prod(shape) * itemsize <= _KEPT
-        self._kept = zeros(shape, features.dtype) if fits else None
-        buffer = zeros((planes * room,), features.dtype)
+        self._kept = empty(shape, features.dtype) if fits else None
+        buffer = empty((planes * room,), features.dtype)
         for row in self.rows:
             row.make_room(buffer, planes, count, self._kept)
         self._lines: list[Line] = []
