@@ -263,25 +263,6 @@ def test_offsets_lose_no_digits(xp, dtype, kind):
         assert_near(gradient, expected[name], sizes[name], "float32")
 
 
-@pytest.mark.parametrize("xp", ["numpy"], indirect=True)
-@pytest.mark.parametrize("kept", [0, 1 << 20], ids=["weighed twice", "weights kept"])
-@pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
-@pytest.mark.parametrize("dtype", ["float64", "complex128"])
-def test_pairs_strip_by_strip_on_the_host(xp, monkeypatch, joint, dtype, kept):
-    """Few pixels and offsets at a time, as in large images and windows."""
-    for name, value in {"_LINE": 24, "_SHORTEST": 16, "_BYTES": 1, "_KEPT": kept}.items():
-        monkeypatch.setattr(f"cuvarconv._cpu._walk.{name}", value)
-    x, guide = noise((2, 2, 9, 11), dtype if joint else "float64"), noise((1, 3, 9, 11), "float64", 1)
-    keywords = {"channel_axis": 1, "radius": 3, "mode": ("mirror", "constant"), "cval": 0.4}
-    if joint:
-        keywords["guide"] = guide
-    assert_close(
-        bilateral(xp, x, 1.3, 0.8, **keywords),
-        reference_bilateral.bilateral_filter(x, 1.3, 0.8, **keywords),
-    )
-    check(xp, x, 1.3, 0.8, grad_dtype=dtype, **keywords)
-
-
 # ---- arrays --------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,16 @@
 """What is planted: (file, tests, [(bug, text, replacement), …]) for every file."""
 
-from planted import dask, gaussian, gpu_calls, gpu_plan, host, kernels_correlate, kernels_modulated, library
+from planted import (
+    bilateral,
+    dask,
+    gaussian,
+    gpu_calls,
+    gpu_plan,
+    host,
+    kernels_correlate,
+    kernels_modulated,
+    library,
+)
 
 PLANTED = [
     *kernels_correlate.PLANTED,
@@ -10,5 +20,6 @@ PLANTED = [
     *library.PLANTED,
     *host.PLANTED,
     *gaussian.PLANTED,
+    *bilateral.PLANTED,
     *dask.PLANTED,
 ]

@@ -1,0 +1,136 @@
+"""Bugs in the bilateral filter of the NumPy backend."""
+
+FILTER = (
+    "tests/test_bilateral_host.py",
+    "tests/test_bilateral.py",
+    "tests/test_bilateral_gradients.py",
+    "-k",
+    "not cuda",
+)
+
+PLANTED = [
+    (
+        "cuvarconv/_cpu/_walk.py",
+        FILTER,
+        [
+            (
+                "second pixels of the first strip for all",
+                "        start += row.behind\n",
+                "        start = row.behind\n",
+            ),
+            (
+                "second pixels at the edge of a strip without all their pairs",
+                "        length = count + taps - 1\n        shape",
+                "        length = count\n        shape",
+            ),
+            (
+                "first pixels summed for second ones",
+                "stack.by_second[second or first or every]",
+                "stack.by_second[first or every]",
+            ),
+            (
+                "what the first strip sees for all",
+                "part = self._values[:, start : start + self._here.shape[-1]]",
+                "part = self._values[:, : self._here.shape[-1]]",
+            ),
+            ("weights of another strip", "self.room = strip % len(self.weight_stacks)", "self.room = 0"),
+            (
+                "shares that are not there yet",
+                "self.lag = -(-(tile.first + most) // count)",
+                "self.lag = 0",
+            ),
+            (
+                "squares of the first feature alone",
+                "np.matmul(self._ones, np.multiply(differences, differences, spare), squares)",
+                "np.multiply(differences[0], differences[0], squares)",
+            ),
+            (
+                "infinite squares of weights that are 0",
+                "if self._squares and not self._likeness.bounded:",
+                "if False:",
+            ),
+            (
+                "pairs within a row twice",
+                "range(-radius if down else 1, radius + 1)",
+                "range(-radius, radius + 1)",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/_paired_adjoint.py",
+        FILTER,
+        [
+            (
+                "a of the second pixel left out",
+                "        np.add(slope, apart.seconds[number][0], slope)\n",
+                "",
+            ),
+            (
+                "channels after the first left out",
+                "        if len(products) > 1:\n",
+                "        if len(products) > 99:\n",
+            ),
+            (
+                "what second pixels send left out",
+                "np.multiply(shares.firsts[number], row.weights",
+                "np.multiply(0 * shares.firsts[number], row.weights",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/_likeness.py",
+        FILTER,
+        [
+            (
+                "taps that do not exist in the distance along rows",
+                "max(abs(down), abs(place)) for place in across",
+                "abs(place) for place in across",
+            ),
+            (
+                "features after the first left out",
+                "            np.add(squares, np.square(other, weights), squares)\n",
+                "            pass\n",
+            ),
+            (
+                "distance of the first tap for all",
+                "down**2 + place**2 for place in across",
+                "down**2 + across[0] ** 2 for place in across",
+            ),
+            ("missing taps keep their weights", "        taps.exists(weights)\n", ""),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/_moments.py",
+        FILTER,
+        [
+            (
+                "of several taps the first alone",
+                "        if len(terms) > 1:\n",
+                "        if len(terms) > 99:\n",
+            ),
+            (
+                "rises of taps that do not exist count",
+                "self._products.add(taps.exists(taps.product(taps.rises, weights[..., None, :, :])))",
+                "self._products.add(taps.product(taps.rises, weights[..., None, :, :]))",
+            ),
+        ],
+    ),
+    (
+        "cuvarconv/_cpu/_bilateral_adjoint.py",
+        FILTER,
+        [
+            (
+                "sums under the first tap for all",
+                "radius + across : radius + across + width]",
+                "radius + taps.across[0] : radius + taps.across[0] + width]",
+            ),
+            (
+                "the whole hull's sums from its first entry on",
+                "slice(run.first - run.hull.start, run.first - run.hull.start + run.length) for run in",
+                "slice(0, run.length) for run in",
+            ),
+            ("pixels that stay as they are send nothing", "outputs.grad, 0)\n", "0, 0)\n"),
+            ("centres are not drawn", "    guide.total[centres] += pulled.total\n", ""),
+        ],
+    ),
+]

@@ -1,0 +1,49 @@
+"""The bilateral filter of the NumPy backend cut as for large images and windows: blocks, strips and taps."""
+
+import sys
+
+import pytest
+import reference_bilateral
+from test_bilateral import bilateral, sigmas_of
+from test_bilateral_gradients import check
+from tolerances import assert_close, noise
+
+
+@pytest.mark.parametrize("xp", ["numpy"], indirect=True)
+@pytest.mark.parametrize("kept", [0, 1 << 20], ids=["weighed twice", "weights kept"])
+@pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_pairs_strip_by_strip_on_the_host(xp, monkeypatch, joint, dtype, kept):
+    """Few pixels and offsets at a time, as in large images and windows."""
+    for name, value in {"_LINE": 24, "_SHORTEST": 16, "_BYTES": 1, "_KEPT": kept}.items():
+        monkeypatch.setattr(f"cuvarconv._cpu._walk.{name}", value)
+    x, guide = noise((2, 2, 9, 11), dtype if joint else "float64"), noise((1, 3, 9, 11), "float64", 1)
+    keywords = {"channel_axis": 1, "radius": 3, "mode": ("mirror", "constant"), "cval": 0.4}
+    if joint:
+        keywords["guide"] = guide
+    assert_close(
+        bilateral(xp, x, 1.3, 0.8, **keywords),
+        reference_bilateral.bilateral_filter(x, 1.3, 0.8, **keywords),
+    )
+    check(xp, x, 1.3, 0.8, grad_dtype=dtype, **keywords)
+
+
+@pytest.mark.parametrize("xp", ["numpy"], indirect=True)
+@pytest.mark.parametrize("together", [1, 150, 1 << 18])
+@pytest.mark.parametrize("mode", ["reflect", ("wrap", "constant")], ids=str)
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_maps_some_taps_at_a_time_on_the_host(xp, monkeypatch, mode, dtype, together):
+    """Small blocks and few taps at once, as in large images; more pixels than radii reach."""
+    for module, name, value in [
+        *((module, "TOGETHER", together) for module in ("_likeness", "bilateral")),
+        *(("bilateral", name, 1) for name in ("_SMALLEST", "_FEWEST")),
+        *((module, "BLOCK", 40) for module in ("bilateral", "bilateral_gradient")),
+    ]:
+        monkeypatch.setattr(sys.modules[f"cuvarconv._cpu.{module}"], name, value)
+    x, guide = noise((2, 2, 9, 11), dtype), noise((1, 3, 9, 11), "float64", 1)
+    sigmas = sigmas_of("maps", (2, 9, 11))
+    keywords = {"channel_axis": 1, "truncate": 1.5, "mode": mode, "cval": 0.4, "guide": guide}
+    assert_close(
+        bilateral(xp, x, *sigmas, **keywords), reference_bilateral.bilateral_filter(x, *sigmas, **keywords)
+    )
+    check(xp, x, *sigmas, grad_dtype=dtype, **keywords)
