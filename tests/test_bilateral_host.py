@@ -2,10 +2,11 @@
 
 import sys
 
+import numpy as np
 import pytest
 import reference_bilateral
 from test_bilateral import bilateral, sigmas_of
-from test_bilateral_gradients import check
+from test_bilateral_gradients import SIGMAS, check, vjp
 from tolerances import assert_close, noise
 
 
@@ -47,3 +48,20 @@ def test_maps_some_taps_at_a_time_on_the_host(xp, monkeypatch, mode, dtype, toge
         bilateral(xp, x, *sigmas, **keywords), reference_bilateral.bilateral_filter(x, *sigmas, **keywords)
     )
     check(xp, x, *sigmas, grad_dtype=dtype, **keywords)
+
+
+@pytest.mark.parametrize("xp", ["numpy"], indirect=True)
+@pytest.mark.parametrize("kind", ["numbers", "maps"])
+@pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
+def test_squares_beyond_the_range_of_numbers_weigh_nothing(xp, joint, kind):
+    """A weight of 0 times an infinite square would be NaN."""
+    x = noise((6, 7), "float32")
+    outlier = x.copy()
+    outlier[2, 3] = 3e25
+    keywords = {"radius": 2, "guide": outlier} if joint else {"radius": 2}
+    found = vjp(
+        xp, np.ones_like(x), x if joint else outlier, *sigmas_of(kind, (6, 7)), wrt=SIGMAS, **keywords
+    )
+    for gradient in found.values():
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient).max() > 0

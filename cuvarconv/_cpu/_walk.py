@@ -180,7 +180,7 @@ class Walk:
             np.matmul(self._ones, np.multiply(differences, differences, spare), squares)
         np.multiply(squares, self._minus, weights)
         if self._squares and not self._likeness.bounded:
-            np.minimum(squares, FAR / self._likeness.sharpness, squares)
+            np.minimum(squares, FAR / self._likeness.sharpness, out=squares)
         np.exp(weights, weights)
 
 

@@ -15,7 +15,7 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 BLOCK = 1 << 16  # pixels or features
-_SMALLEST = 1 << 13
+_SMALLEST = 1 << 13  # block with maps of widths
 _BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches
 _FEWEST = 32
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
