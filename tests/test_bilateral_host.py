@@ -1,13 +1,17 @@
 """The bilateral filter of the NumPy backend cut as for large images and windows: blocks, strips and taps."""
 
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
 import reference_bilateral
 from test_bilateral import bilateral, sigmas_of
 from test_bilateral_gradients import SIGMAS, check, vjp
+from test_host import LIMIT
 from tolerances import assert_close, noise
+
+import cuvarconv
 
 
 @pytest.mark.parametrize("xp", ["numpy"], indirect=True)
@@ -16,7 +20,7 @@ from tolerances import assert_close, noise
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_pairs_strip_by_strip_on_the_host(xp, monkeypatch, joint, dtype, kept):
     """Few pixels and offsets at a time, as in large images and windows."""
-    for name, value in {"_LINE": 24, "_SHORTEST": 16, "_BYTES": 1, "_KEPT": kept}.items():
+    for name, value in {"_LONGEST": 24, "_SHORTEST": 16, "_BYTES": 1, "_KEPT": kept}.items():
         monkeypatch.setattr(f"cuvarconv._cpu._walk.{name}", value)
     x, guide = noise((2, 2, 9, 11), dtype if joint else "float64"), noise((1, 3, 9, 11), "float64", 1)
     keywords = {"channel_axis": 1, "radius": 3, "mode": ("mirror", "constant"), "cval": 0.4}
@@ -30,15 +34,18 @@ def test_pairs_strip_by_strip_on_the_host(xp, monkeypatch, joint, dtype, kept):
 
 
 @pytest.mark.parametrize("xp", ["numpy"], indirect=True)
-@pytest.mark.parametrize("together", [1, 150, 1 << 18])
+@pytest.mark.parametrize("together", [1, 1200, 1 << 21])
 @pytest.mark.parametrize("mode", ["reflect", ("wrap", "constant")], ids=str)
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_maps_some_taps_at_a_time_on_the_host(xp, monkeypatch, mode, dtype, together):
     """Small blocks and few taps at once, as in large images; more pixels than radii reach."""
     for module, name, value in [
-        *((module, "TOGETHER", together) for module in ("_likeness", "bilateral")),
+        ("bilateral", "_TOGETHER", together),
+        ("_bilateral_adjoint", "_TOGETHER", together),
         *(("bilateral", name, 1) for name in ("_SMALLEST", "_FEWEST")),
-        *((module, "BLOCK", 40) for module in ("bilateral", "bilateral_gradient")),
+        ("bilateral", "BLOCK", 40),
+        ("bilateral_gradient", "BLOCK", 40),
+        ("bilateral_gradient", "_MAPPED", (500, 1 << 20)),
     ]:
         monkeypatch.setattr(sys.modules[f"cuvarconv._cpu.{module}"], name, value)
     x, guide = noise((2, 2, 9, 11), dtype), noise((1, 3, 9, 11), "float64", 1)
@@ -65,3 +72,32 @@ def test_squares_beyond_the_range_of_numbers_weigh_nothing(xp, joint, kind):
     for gradient in found.values():
         assert np.isfinite(gradient).all()
         assert np.abs(gradient).max() > 0
+
+
+CALLS = {  # shape, dtype, σ_r, keywords
+    "maps, float64": ((3, 512, 256), "float64", "map", {"radius": 4, "channel_axis": 0}),
+    "maps, small images": ((20000, 8, 8), "float32", "map", {"radius": 2}),
+    "small images": ((20000, 8, 8), "float64", 1.0, {"radius": 2}),
+    "one σ": ((1024, 640), "float32", 1.0, {"radius": 7}),
+    "one σ, float64": ((3, 512, 256), "float64", 1.0, {"radius": 4, "channel_axis": 0}),
+}
+
+
+@pytest.mark.parametrize("xp", ["numpy"], indirect=True)
+@pytest.mark.parametrize("workers", [1, 16])
+@pytest.mark.parametrize("name", CALLS)
+def test_gradients_in_images_need_little_memory(xp, name, workers):
+    shape, dtype, likeness, keywords = CALLS[name]
+    x, guide, grad = (noise(shape, dtype, seed) for seed in range(3))
+    if likeness == "map":
+        likeness = np.full(shape[-2:], 0.5, dtype)
+    tracemalloc.start()
+    try:
+        with cuvarconv.set_workers(workers):
+            results = cuvarconv.bilateral_filter_vjp(
+                grad, x, 1.5, likeness, wrt=("input", "guide"), guide=guide, **keywords
+            )
+        peak = tracemalloc.get_traced_memory()[1] - sum(result.nbytes for result in results)
+    finally:
+        tracemalloc.stop()
+    assert peak < LIMIT

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-_LINE = 64  # bytes; also what JAX asks for to take an array without copying it
+LINE = 64  # bytes; also what JAX asks for to take an array without copying it
 
 
 def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """Allocate an array that starts at a line."""
     dtype = np.dtype(dtype)
-    memory = np.empty(math.prod(shape) * dtype.itemsize + _LINE, np.uint8)
-    offset = -addressof(c_char.from_buffer(memory.data)) % _LINE  # the array's own ways to ask are slower
+    memory = np.empty(math.prod(shape) * dtype.itemsize + LINE, np.uint8)
+    offset = -addressof(c_char.from_buffer(memory.data)) % LINE  # the array's own ways to ask are slower
     return np.ndarray(shape, dtype, memory, offset)
 
 
@@ -33,5 +33,5 @@ def zeros(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 def pitch(length: int, dtype: np.dtype) -> int:
     """Return a number of elements, from one row to the next, so that all rows start at lines."""
-    together = max(1, _LINE // dtype.itemsize)
+    together = max(1, LINE // dtype.itemsize)
     return -(-length // together) * together

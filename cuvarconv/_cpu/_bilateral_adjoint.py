@@ -15,6 +15,7 @@ from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu.bilateral import Filter, batch_part
 
 _PAIRED = 1 << 13  # values under one window
+_TOGETHER = 5 << 18  # bytes of an array of taps that are weighed at once
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ class _Outputs:
     @classmethod
     def of(cls, adjoint: Adjoint, batch: list[slice], down: slice, across: slice) -> _Outputs:
         """Filter a block."""
-        block = adjoint.filter.block((*batch, down, across), moving=True, relative=adjoint.guide)
+        block = adjoint.filter.block(
+            (*batch, down, across), moving=True, relative=adjoint.guide, together=_TOGETHER
+        )
         grad = adjoint.gradient(batch, down, across, block.dtype)
         (sums,) = mapped_sums(block)
         shares = grad / sums.norm

@@ -15,7 +15,6 @@ from cuvarconv._cpu._tiles import gather, tap_chunks, windows
 from cuvarconv._window import Window
 
 _TILE = 1 << 19  # pixels and features under their windows
-TOGETHER = 3 << 17  # features under taps that are weighed at once: threads wait for each other at each call
 
 
 @dataclass(frozen=True)
@@ -126,6 +125,7 @@ class Block:
     widths: Widths
     dtype: np.dtype
     relative: bool  # whether sums are of x(q) − x(p), or else of x(q)
+    together: int  # bytes of an array of taps
 
     @property
     def real(self) -> np.dtype:
@@ -174,12 +174,6 @@ class Block:
         shape = np.broadcast_shapes(pixels.shape, self.origins.shape)
         return np.subtract(pixels, self.origins, scratch.empty(shape, self.dtype))
 
-    def scratch(self, taps: int = 1) -> Scratch:
-        """Return room for so many taps."""
-        weights, pixels = map(math.prod, self.shapes)
-        values = 4 * weights + 2 * self.central_features.size
-        return Scratch(taps * (values * self.real.itemsize + 2 * pixels * self.dtype.itemsize))
-
     def rows(self) -> Iterator[Iterator[Taps]]:
         """Yield the taps, row after row and some at a time, as far as any pixel's radius reaches."""
         window, radius = self.window, self.window.rows.taps // 2
@@ -187,8 +181,9 @@ class Block:
             most = int(min(radius, max(0, self.widths.radius.max())))
             window = window.taps(*(slice(radius - most, radius + most + 1),) * 2)
             radius = most
-        together = max(1, min(window.columns.taps, TOGETHER // max(1, self.central_features.size)))
-        scratch = self.scratch(together)
+        largest = max(self.central_features.nbytes, math.prod(self.shapes[1]) * self.dtype.itemsize)
+        together = max(1, min(window.columns.taps, self.together // max(1, largest)))
+        scratch = Scratch(0)
         for row_taps, column_taps, pixels, features in self._seen(window, self.central_features.dtype):
             places = range(column_taps.start - radius, column_taps.stop - radius)
             runs = [slice(first, first + together) for first in range(0, len(places), together)]
@@ -201,7 +196,7 @@ class Block:
     def _taps(
         self, down: int, across: range, pixels: np.ndarray, features: np.ndarray, scratch: Scratch
     ) -> Taps:
-        scratch.clear()
+        scratch.start_again()
         central = self.central_features
         differences = scratch.empty((len(features), *central.shape), central.dtype)
         np.subtract(features, central, differences)

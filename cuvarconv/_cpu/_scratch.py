@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
-from cuvarconv._cpu._aligned import empty
+from cuvarconv._cpu._aligned import LINE, empty
 
-_ALIGNED = 64  # bytes
 _LOST = 1 << 10  # bytes between the parts
 
 
@@ -25,7 +24,7 @@ class Scratch:
 
     def make_room(self, nbytes: int) -> None:
         """Take back all parts, and see that so many bytes can be handed out."""
-        self._taken = 0
+        self._taken = self._beside = 0
         if nbytes + _LOST > self._buffer.size:
             del self._buffer  # first, so that both are never there
             self._buffer = empty((nbytes + _LOST,), np.uint8)
@@ -39,10 +38,18 @@ class Scratch:
         """Take back all parts but those that were handed out when so many bytes were taken."""
         self._taken = kept
 
+    def start_again(self) -> None:
+        """Take back all parts, and make room for those that there was none for."""
+        if self._beside:
+            self.make_room(self._taken + self._beside)
+        self._taken = 0
+
     def empty(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         """Return a part of the array, or one of its own where that is full."""
         start, nbytes = self._taken, math.prod(shape) * dtype.itemsize
+        whole = -(-nbytes // LINE) * LINE
         if start + nbytes > self._buffer.size:
+            self._beside += whole
             return empty(shape, dtype)
-        self._taken = start + -(-nbytes // _ALIGNED) * _ALIGNED
+        self._taken = start + whole
         return np.ndarray(shape, dtype, self._buffer, start)

@@ -15,7 +15,7 @@ from cuvarconv._cpu._aligned import empty, pitch, zeros
 from cuvarconv._cpu._pairs import Likeness, Tile
 
 _BYTES = 1 << 22  # of pairs that are taken together: few calls, for which threads wait for each other
-_LINE = 12288  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
+_LONGEST = 12288  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
 _SHORTEST = 64  # where there are many channels
 _FEWEST = 4  # offsets
 _KEPT = 12 << 20  # bytes of weights that are kept for their second use
@@ -109,12 +109,12 @@ class Walk:
         spare = len(features) if len(features) > 1 else 0  # for the square of each
         planes = max(planes, 1 + len(features) + spare) + squares
         itemsize, end = features.itemsize, tile.pixels - tile.first
-        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LINE * itemsize)))
+        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LONGEST * itemsize)))
         self.rows = [
             Row(number, *some, tile, likeness) for number, some in enumerate(_offsets(tile.radius, most))
         ]
         most = max((row.taps for row in self.rows), default=1)
-        longest = max(_SHORTEST, min(_LINE, _BYTES // (planes * most * itemsize)))
+        longest = max(_SHORTEST, min(_LONGEST, _BYTES // (planes * most * itemsize)))
         count = pitch(-(-end // -(-end // longest)), features.dtype)
         self.count, self._end = count, end
         self.strips = range(-(-end // count))
@@ -195,21 +195,26 @@ def _offsets(radius: int, most: int) -> Iterator[tuple[int, range]]:
 
 
 class PairSums:
-    """Sums over pairs for each pixel in line, (channels, pixels): as their first, and as their second."""
+    """Sums over pairs for each pixel in line, (channels, pixels): as their first, and as their second.
 
-    def __init__(self, walk: Walk, channels: int, first: slice | None = None, second: slice | None = None):
-        """Sum some of the pairs' planes for first pixels, and some for second ones; or else the weights."""
+    Of the pairs' planes some are summed for first pixels, and some, the same unless said, for second ones;
+    the weights are where no planes are named.
+    """
+
+    def __init__(
+        self, walk: Walk, channels: int, first: slice | None = None, second: slice | None = None
+    ) -> None:
         self._walk = walk
         self._firsts, self._seconds = (zeros((channels, walk.pixels), walk.dtype) for _ in range(2))
         self._part = empty((channels, walk.count), walk.dtype)
-        every = slice(None)
-        self._terms = [  # of each row, for each room that its weights may have
-            [
-                (stack.by_first[first or every], stack.by_second[second or first or every])
-                for stack in (row.weight_stacks if first is None else [row.stack] * len(row.weight_stacks))
-            ]
-            for row in walk.rows
-        ]
+        of_weights = first is None
+        first = slice(None) if first is None else first
+        second = first if second is None else second
+        self._terms = []  # of each row, for each room that its weights may have
+        for row in walk.rows:
+            rooms = row.weight_stacks
+            stacks = rooms if of_weights else [row.stack] * len(rooms)
+            self._terms.append([(stack.by_first[first], stack.by_second[second]) for stack in stacks])
 
     def add(self, row: Row, place: np.ndarray) -> None:
         """Add Σ_Δ place · plane to the pixels of a row's pairs."""

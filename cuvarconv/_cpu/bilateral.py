@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cuvarconv._blocks import Where, blocks, matching, shares
-from cuvarconv._cpu._likeness import TOGETHER, Block, Widths
+from cuvarconv._cpu._likeness import Block, Widths
 from cuvarconv._cpu._moments import moments
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._workers import for_each, serial_blas
@@ -16,6 +16,7 @@ from cuvarconv._window import Window
 
 BLOCK = 1 << 16  # pixels or features
 _SMALLEST = 1 << 13  # block with maps of widths
+_TOGETHER = 2 << 20  # bytes of an array of taps that are weighed at once: threads wait at each call
 _BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches
 _FEWEST = 32
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
@@ -77,11 +78,15 @@ class Filter:
         return self.window.rows.taps // 2
 
     @property
+    def mapped(self) -> bool:
+        """Whether there are maps of widths."""
+        return any(sigma.shape[-2:] != (1, 1) for sigma in (self.sigma_spatial, self.sigma_range))
+
+    @property
     def elements(self) -> int:
         """Pixels or features of a block: with maps of widths, as many as have a row of taps at once."""
-        if all(sigma.shape[-2:] == (1, 1) for sigma in (self.sigma_spatial, self.sigma_range)):
-            return BLOCK
-        return min(BLOCK, max(_SMALLEST, TOGETHER // self.window.columns.taps))
+        at_once = _TOGETHER // self.real.itemsize // self.window.columns.taps
+        return min(BLOCK, max(_SMALLEST, at_once)) if self.mapped else BLOCK
 
     def pieces(self, shape: tuple[int, ...], elements: int) -> list[Where]:
         """Cut (…, H, W) into blocks that are not much wider than high."""
@@ -97,7 +102,9 @@ class Filter:
         planes = self.input[tuple(batch)]
         return planes, planes if self.guide is self.input else self.guide[batch_part(self.guide, batch)]
 
-    def block(self, where: Where, *, moving: bool = False, relative: bool = True) -> Block:
+    def block(
+        self, where: Where, *, moving: bool = False, relative: bool = True, together: int | None = None
+    ) -> Block:
         """Return a block of outputs; only those that move have taps if asked for.
 
         Pixels are taken relative to x(p) if asked for, and where this costs nothing: an image's own guide
@@ -109,7 +116,8 @@ class Filter:
         widths = Widths.of(spatial, likeness, self.radius, self.truncate, self.real)
         widths = widths.moving() if moving else widths
         relative = relative or features is planes
-        return Block(planes, features, self.window.part(down, across), widths, self.dtype, relative)
+        window = self.window.part(down, across)
+        return Block(planes, features, window, widths, self.dtype, relative, together or _TOGETHER)
 
     def paired(self, block: Block) -> bool:
         """Whether all pixels of a block share the σ, and there is room for its sums."""

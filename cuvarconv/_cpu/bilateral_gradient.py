@@ -26,7 +26,10 @@ from cuvarconv._cpu.bilateral import BLOCK, BYTES, Filter
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_BYTES = 20 << 20  # that a worker takes for the gradients in images, which keep weights
+# Of the gradients in images: bytes of pixels or features in a block, and those that a worker takes.
+_SHARED = 8 * BLOCK, 28 << 20  # weights are kept
+_MAPPED = 4 * BLOCK, 21 << 20  # with maps of widths
+_AT_ONCE = 1 << 20  # bytes of an array of taps that are weighed at once
 _TOGETHER = 1 << 20  # sums for which the gradients in both σ come from one pass
 
 Outputs = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
@@ -87,8 +90,9 @@ def _write_images(
                 store(output[(*batch, slice(None), down, across)], part)
                 channels += output.shape[-3]
 
-    pieces = filter.pieces((*filter.input.shape[:-3], *image), 2 * BLOCK)
-    for_each(block, pieces, most_workers=WORKSPACE // _BYTES)
+    nbytes, taken = _MAPPED if filter.mapped else _SHARED
+    pieces = filter.pieces((*filter.input.shape[:-3], *image), nbytes // filter.dtype.itemsize)
+    for_each(block, pieces, most_workers=WORKSPACE // taken)
 
 
 def _sum_guide(filter: Filter, grad: np.ndarray, output: np.ndarray) -> None:
@@ -101,13 +105,14 @@ def _sum_guide(filter: Filter, grad: np.ndarray, output: np.ndarray) -> None:
         add_or_assign(sums, _reduced(total, sums.shape), first)
 
     domain = (*filter.input.shape[:-3], *filter.input.shape[-2:])
+    _, taken = _MAPPED if filter.mapped else _SHARED
     sum_blocks(
         move_axis(output, -3, 0),
         domain,
         add,
         block=BLOCK // output.shape[-3] or 1,
         dtype=filter.real,
-        most_workers=(WORKSPACE - PARTIAL) // _BYTES,
+        most_workers=max(1, (WORKSPACE - PARTIAL) // taken),
     )
 
 
@@ -166,7 +171,7 @@ def _sigma_slopes(
 ) -> list[np.ndarray]:
     """Return the gradients at a block of outputs, (…, h, w)."""
     *batch, down, across = where
-    block = filter.block(where, moving=True)
+    block = filter.block(where, moving=True, together=_AT_ONCE)
     filtered = moments(block, *(some.factor for some in wanted), paired=filter.paired(block))
     given = grad[(*batch, slice(None), down, across)].astype(block.dtype, copy=False).conj()
     found = []

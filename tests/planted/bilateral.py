@@ -25,8 +25,8 @@ PLANTED = [
             ),
             (
                 "first pixels summed for second ones",
-                "stack.by_second[second or first or every]",
-                "stack.by_second[first or every]",
+                "stack.by_second[second]) for stack",
+                "stack.by_second[first]) for stack",
             ),
             (
                 "what the first strip sees for all",
