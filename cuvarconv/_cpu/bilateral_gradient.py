@@ -28,7 +28,7 @@ from cuvarconv._window import Window
 
 # Of the gradients in images: bytes of pixels or features in a block, and those that a worker takes.
 _SHARED = 8 * BLOCK, 28 << 20  # weights are kept
-_MAPPED = 4 * BLOCK, 21 << 20  # with maps of widths
+_MAPPED = 4 * BLOCK, 24 << 20  # with maps of widths
 _AT_ONCE = 1 << 20  # bytes of an array of taps that are weighed at once
 _TOGETHER = 1 << 20  # sums for which the gradients in both σ come from one pass
 
