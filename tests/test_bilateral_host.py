@@ -40,8 +40,8 @@ def test_pairs_strip_by_strip_on_the_host(xp, monkeypatch, joint, dtype, kept):
 def test_maps_some_taps_at_a_time_on_the_host(xp, monkeypatch, mode, dtype, together):
     """Small blocks and few taps at once, as in large images; more pixels than radii reach."""
     for module, name, value in [
-        ("bilateral", "_TOGETHER", together),
-        ("_bilateral_adjoint", "_TOGETHER", together),
+        ("bilateral", "_TAPS", together),
+        ("_bilateral_adjoint", "_TAPS", together),
         *(("bilateral", name, 1) for name in ("_SMALLEST", "_FEWEST")),
         ("bilateral", "BLOCK", 40),
         ("bilateral_gradient", "BLOCK", 40),

@@ -15,7 +15,7 @@ from cuvarconv._cpu._runs import Run, spread_tiles
 from cuvarconv._cpu.bilateral import Filter, batch_part
 
 _PAIRED = 1 << 13  # values under one window
-_TOGETHER = 5 << 18  # bytes of an array of taps that are weighed at once
+_TAPS = 5 << 18  # bytes of an array of taps that are weighed at once
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Outputs:
     def of(cls, adjoint: Adjoint, batch: list[slice], down: slice, across: slice) -> _Outputs:
         """Filter a block."""
         block = adjoint.filter.block(
-            (*batch, down, across), moving=True, relative=adjoint.guide, together=_TOGETHER
+            (*batch, down, across), moving=True, relative=adjoint.guide, together=_TAPS
         )
         grad = adjoint.gradient(batch, down, across, block.dtype)
         (sums,) = mapped_sums(block)

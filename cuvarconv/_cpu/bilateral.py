@@ -16,7 +16,7 @@ from cuvarconv._window import Window
 
 BLOCK = 1 << 16  # pixels or features
 _SMALLEST = 1 << 13  # block with maps of widths
-_TOGETHER = 2 << 20  # bytes of an array of taps that are weighed at once: threads wait at each call
+_TAPS = 2 << 20  # bytes of an array of taps that are weighed at once: threads wait at each call
 _BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches
 _FEWEST = 32
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
@@ -85,7 +85,7 @@ class Filter:
     @property
     def elements(self) -> int:
         """Pixels or features of a block: with maps of widths, as many as have a row of taps at once."""
-        at_once = _TOGETHER // self.real.itemsize // self.window.columns.taps
+        at_once = _TAPS // self.real.itemsize // self.window.columns.taps
         return min(BLOCK, max(_SMALLEST, at_once)) if self.mapped else BLOCK
 
     def pieces(self, shape: tuple[int, ...], elements: int) -> list[Where]:
@@ -117,7 +117,7 @@ class Filter:
         widths = widths.moving() if moving else widths
         relative = relative or features is planes
         window = self.window.part(down, across)
-        return Block(planes, features, window, widths, self.dtype, relative, together or _TOGETHER)
+        return Block(planes, features, window, widths, self.dtype, relative, together or _TAPS)
 
     def paired(self, block: Block) -> bool:
         """Whether all pixels of a block share the σ, and there is room for its sums."""

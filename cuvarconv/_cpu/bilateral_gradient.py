@@ -29,7 +29,7 @@ from cuvarconv._window import Window
 # Of the gradients in images: bytes of pixels or features in a block, and those that a worker takes.
 _SHARED = 8 * BLOCK, 28 << 20  # weights are kept
 _MAPPED = 4 * BLOCK, 24 << 20  # with maps of widths
-_AT_ONCE = 1 << 20  # bytes of an array of taps that are weighed at once
+_TAPS = 1 << 20  # bytes of an array of taps that are weighed at once
 _TOGETHER = 1 << 20  # sums for which the gradients in both σ come from one pass
 
 Outputs = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, np.ndarray | None]
@@ -74,6 +74,11 @@ def bilateral_gradient(
                 _write_sigmas(filter, grad, [some], some.output.shape)
 
 
+def _limits(filter: Filter) -> tuple[int, int]:
+    """Return how many bytes a block of a gradient in images may have, and a worker take for it."""
+    return _MAPPED if filter.mapped else _SHARED
+
+
 def _write_images(
     filter: Filter, grad: np.ndarray, of_input: np.ndarray | None, of_guide: np.ndarray | None
 ) -> None:
@@ -90,7 +95,7 @@ def _write_images(
                 store(output[(*batch, slice(None), down, across)], part)
                 channels += output.shape[-3]
 
-    nbytes, taken = _MAPPED if filter.mapped else _SHARED
+    nbytes, taken = _limits(filter)
     pieces = filter.pieces((*filter.input.shape[:-3], *image), nbytes // filter.dtype.itemsize)
     for_each(block, pieces, most_workers=WORKSPACE // taken)
 
@@ -105,7 +110,7 @@ def _sum_guide(filter: Filter, grad: np.ndarray, output: np.ndarray) -> None:
         add_or_assign(sums, _reduced(total, sums.shape), first)
 
     domain = (*filter.input.shape[:-3], *filter.input.shape[-2:])
-    _, taken = _MAPPED if filter.mapped else _SHARED
+    _, taken = _limits(filter)
     sum_blocks(
         move_axis(output, -3, 0),
         domain,
@@ -171,7 +176,7 @@ def _sigma_slopes(
 ) -> list[np.ndarray]:
     """Return the gradients at a block of outputs, (…, h, w)."""
     *batch, down, across = where
-    block = filter.block(where, moving=True, together=_AT_ONCE)
+    block = filter.block(where, moving=True, together=_TAPS)
     filtered = moments(block, *(some.factor for some in wanted), paired=filter.paired(block))
     given = grad[(*batch, slice(None), down, across)].astype(block.dtype, copy=False).conj()
     found = []
