@@ -55,6 +55,12 @@ ADJOINTS = {
     "fold, huge dilation": ("fold", [small(3, 3, 1024, 1024), (1024, 1024)], {"dilation": 1 << 40}),
     "local": ("local_correlate", [zeros(16, 512, 512), small(3, 3, 512, 512, 16, 16)], {}),
     "local, stored kernels": ("local_correlate", [zeros(8, 128, 128), zeros(3, 3, 128, 128, 8, 8)], {}),
+    "local, few channels": ("local_correlate", [zeros(2, 512, 512), zeros(3, 3, 512, 512, 2, 2)], {}),
+    "local, pixels last": (
+        "local_correlate",
+        [zeros(16, 128, 128), np.moveaxis(zeros(3, 3, 16, 24, 128, 128), (2, 3), (4, 5))],
+        {},
+    ),
     "local, many samples": ("local_correlate", [zeros(1 << 15, 2, 4, 4), small(3, 3, 4, 4, 2, 2)], {}),
     "local, kernels per sample": (
         "local_correlate",
@@ -164,6 +170,12 @@ GRADIENTS = {
         {"dilation": 1 << 40},
     ),
     "local": ("local_correlate", [zeros(8, 256, 256), small(3, 3, 256, 256, 8, 8)], {}),
+    "local, few channels": ("local_correlate", [zeros(2, 256, 256), zeros(3, 3, 256, 256, 2, 2)], {}),
+    "local, pixels last": (
+        "local_correlate",
+        [zeros(16, 128, 128), np.moveaxis(zeros(3, 3, 16, 24, 128, 128), (2, 3), (4, 5))],
+        {},
+    ),
     "local, many samples": ("local_correlate", [zeros(1 << 14, 2, 4, 4), small(3, 3, 4, 4, 2, 2)], {}),
     "local, kernels per sample": (
         "local_correlate",

@@ -1,28 +1,33 @@
-"""Full kernels as matrices: pixels first, samples that share a kernel and channels last."""
+"""Full kernels as matrices, one for each pixel, and images as rows or columns that they multiply."""
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from cuvarconv._axis import IndexTable
 from cuvarconv._blocks import Where, blocks
 from cuvarconv._cpu._aligned import zeros
+from cuvarconv._cpu._tiles import TapRow, gather, rows_of_taps
+from cuvarconv._window import Window
 
 _SAMPLES = 1 << 14  # numbers per pixel, over samples and channels, in one block
 _BLOCK = 1 << 18  # numbers in one block, over pixels, samples and channels
 KERNELS = 1 << 19  # kernel values in one block, for one tap
-_FEW = 24  # products per pixel; for fewer, a matrix product costs more in calls than in arithmetic
+_COPIED = 1 << 17  # the same where they are put in order
+_TILE = 1 << 19  # pixels under their windows, over samples and channels
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which batch axes have kernels of their own, and which share them."""
+    """Which batch axes have kernels of their own, which share them, and whether pixels lie side by side."""
 
     own: tuple[int, ...]
     shared: tuple[int, ...]
+    pixels_last: bool
 
     @classmethod
     def of(cls, kernels: np.ndarray) -> Layout:
@@ -31,6 +36,7 @@ class Layout:
         return cls(
             tuple(axis for axis in batch if kernels.shape[2 + axis] != 1),
             tuple(axis for axis in batch if kernels.shape[2 + axis] == 1),
+            pixels_last(kernels),
         )
 
     def images(self, array: np.ndarray) -> np.ndarray:
@@ -51,20 +57,23 @@ class Layout:
         """Cut (own…, H, W), and the shared batch axes, so that one block of each goes together."""
         samples = blocks(tuple(batch[axis] for axis in self.shared), max(1, _SAMPLES // sum(channels)))
         together = math.prod(part.stop - part.start for part in samples[0]) if samples else 1
-        pixels = min(_BLOCK // (together * sum(channels)), KERNELS // math.prod(channels))
+        kernels = _COPIED if self.pixels_last else KERNELS
+        pixels = min(_BLOCK // (together * sum(channels)), kernels // math.prod(channels))
         return blocks((*(batch[axis] for axis in self.own), *image), max(1, pixels)), samples
 
     def both(self, where: Where, samples: Where) -> Where:
         """Join a block of (own…, H, W) and one of the shared axes to one of (own…, shared…, H, W)."""
         return (*where[:-2], *samples, *where[-2:])
 
-    def by_pixel(self, images: np.ndarray) -> np.ndarray:
-        """Copy (own…, shared…, C, H, W) to (own…, H, W, samples, C)."""
-        own = len(self.own)
-        *_, channels, height, width = images.shape
-        last = range(own, images.ndim - 2)
-        moved = images.transpose(*range(own), images.ndim - 2, images.ndim - 1, *last)
-        return np.ascontiguousarray(moved).reshape(*images.shape[:own], height, width, -1, channels)
+    def by_pixel(self, images: np.ndarray, *, samples_last: bool = False) -> np.ndarray:
+        """Copy (own…, shared…, C, H, W) to (own…, H, W, samples, C); samples may be last in memory."""
+        own, channels = len(self.own), images.ndim - 3
+        pixels, shared = (*images.shape[:own], *images.shape[-2:]), range(own, channels)
+        last = (channels, *shared) if samples_last else (*shared, channels)
+        moved = np.ascontiguousarray(images.transpose(*range(own), -2, -1, *last))
+        if samples_last:
+            return moved.reshape(*pixels, images.shape[-3], -1).swapaxes(-1, -2)
+        return moved.reshape(*pixels, -1, images.shape[-3])
 
     def image_last(self, pixels: np.ndarray) -> np.ndarray:
         """View (own…, H, W, samples, C) as (own…, samples, C, H, W)."""
@@ -76,31 +85,44 @@ class Layout:
         own = len(self.own)
         return self.image_last(pixels.reshape(*shape[:own], *shape[-2:], *shape[own:-2]))
 
-    def zeros(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        """Make (own…, H, W, samples, C) for (own…, shared…, C, H, W)."""
+    def zeros(self, shape: tuple[int, ...], dtype: np.dtype, *, samples_last: bool = False) -> np.ndarray:
+        """Make such an array for (own…, shared…, C, H, W)."""
         own = len(self.own)
-        samples = math.prod(shape[own:-3])
-        return zeros((*shape[:own], *shape[-2:], samples, shape[-3]), dtype)
+        pixels, samples = (*shape[:own], *shape[-2:]), math.prod(shape[own:-3])
+        if samples_last:
+            return zeros((*pixels, shape[-3], samples), dtype).swapaxes(-1, -2)
+        return zeros((*pixels, samples, shape[-3]), dtype)
+
+    def rows_of_taps(
+        self, planes: np.ndarray, window: Window, dtype: np.dtype, *, samples_last: bool = False
+    ) -> Iterator[TapRow]:
+        """Yield the pixels (own…, H, W, samples, C) under all taps, for planes (own…, shared…, C, H, W)."""
+
+        def tile_of(rows: IndexTable, columns: IndexTable) -> np.ndarray:
+            tile = gather(planes, rows, columns, window.cval, dtype)
+            return self.by_pixel(tile, samples_last=samples_last)
+
+        own = (slice(None),) * len(self.own)
+        return rows_of_taps(window, tile_of, planes[..., 0, 0].size, _TILE, own)
+
+    def in_order(self, tap: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        """Return the matrices of a tap in the computing dtype, each in one piece.
+
+        Where pixels lie side by side they are read so first: 8 ns a number, without, become 2.
+        """
+        converted = tap.astype(dtype, copy=self.pixels_last)
+        return np.ascontiguousarray(converted) if self.pixels_last else converted
 
 
-def multiply(vectors: np.ndarray, matrices: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def pixels_last(kernels: np.ndarray) -> bool:
+    """Whether the pixels of each channel of (…, C_in, C_out, H, W) follow each other in memory."""
+    *channels, down, across = map(abs, kernels.strides[-4:])
+    apart = [stride for stride, length in zip(channels, kernels.shape[-4:-2], strict=True) if length > 1]
+    return max(down, across) < min(apart, default=0)
+
+
+def multiply(rows: np.ndarray, columns: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Return (…, R, K) · (…, K, N), pixel by pixel."""
-    inner, across = matrices.shape[-2:]
-    if out is None:
-        out = np.empty((*vectors.shape[:-1], across), vectors.dtype)
-    if vectors.shape[-2] * inner * across <= _FEW:
-        _multiply_all_pixels(vectors, matrices, out)
-    elif inner == 1:
-        np.einsum("...rk,...kn->...rn", vectors, matrices, out=out)
-    else:
-        np.matmul(vectors, matrices, out=out)
-    return out
-
-
-def _multiply_all_pixels(vectors: np.ndarray, matrices: np.ndarray, out: np.ndarray) -> None:
-    """Form one product after the other, for all pixels at once."""
-    for r, n in itertools.product(*map(range, out.shape[-2:])):
-        total = out[..., r, n]
-        np.multiply(vectors[..., r, 0], matrices[..., 0, n], out=total)
-        for k in range(1, vectors.shape[-1]):
-            np.add(total, vectors[..., r, k] * matrices[..., k, n], out=total)
+    if rows.shape[-1] == 1:
+        return np.einsum("...rk,...kn->...rn", rows, columns, out=out)
+    return np.matmul(rows, columns, out=out)

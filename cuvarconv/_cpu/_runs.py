@@ -114,9 +114,7 @@ def _segments(pixels: np.ndarray) -> tuple[Segment, ...]:
 
 def spread_block(total: np.ndarray, window: Window, down: slice, across: slice, row_terms: RowTerms) -> None:
     """Add to `total` (…, rows, columns), a block of pixels, what all outputs that read it send there."""
-    spread_tiles(
-        total, window, down, across, lambda rows, columns: _tile_sum(total, rows, columns, row_terms)
-    )
+    spread_tiles(total, window, down, across, lambda rows, columns: tile_sum(total, rows, columns, row_terms))
 
 
 def spread_tiles(
@@ -140,7 +138,7 @@ def spread_tiles(
             _fold(total.swapaxes(-1, -2), _folded(tile, total, columns).swapaxes(-1, -2), rows)
 
 
-def _tile_sum(total: np.ndarray, rows: Run, columns: Run, row_terms: RowTerms) -> np.ndarray:
+def tile_sum(total: np.ndarray, rows: Run, columns: Run, row_terms: RowTerms) -> np.ndarray:
     """Add up all taps where their entries lie side by side; many taps are summed row by row."""
     tile = zeros_like(total, rows.length, columns.length)
     few = len(rows.reaches) * len(columns.reaches) <= _FEW

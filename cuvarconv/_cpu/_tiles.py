@@ -14,6 +14,7 @@ from cuvarconv._window import Window
 
 _SMALL = 1 << 12  # pixels; of so few all are looked up, which is faster than to cut them into rectangles
 _TOGETHER = 1 << 16  # pixels that are looked up, or converted, at once, to a temporary array
+TapRow = tuple[int, list[tuple[int, np.ndarray]]]  # (m, [(n, the pixels under tap (m, n)), …])
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
 
 # Of one array of a block: memory is read faster the longer the pieces of each tap's weights are, and threads
@@ -43,6 +44,27 @@ def shifted_pixels(
         chunk = window.taps(row_taps, column_taps)
         tables = chunk.rows.table(), chunk.columns.table()
         yield row_taps, column_taps, windows(gather(planes, *tables, outside, dtype, empty), *tables, chunk)
+
+
+def rows_of_taps(
+    window: Window,
+    tile_of: Callable[[IndexTable, IndexTable], np.ndarray],
+    planes: int,
+    elements: int,
+    before: tuple[Any, ...] = (...,),
+) -> Iterator[TapRow]:
+    """Yield the pixels under all taps, a row of taps after the other.
+
+    `tile_of` makes an array of the pixels that two index tables name, `planes` numbers for each, as many
+    together as `tap_chunks` allows; `before` selects what comes before the rows and columns in it.
+    """
+    for row_taps, column_taps in tap_chunks(window, planes, elements):
+        chunk = window.taps(row_taps, column_taps)
+        rows, columns = chunk.rows.table(), chunk.columns.table()
+        tile = tile_of(rows, columns)
+        places = [*enumerate(tap_slices(chunk.columns, columns), column_taps.start)]
+        for m, down in enumerate(tap_slices(chunk.rows, rows), row_taps.start):
+            yield m, [(n, tile[(*before, down, across)]) for n, across in places]
 
 
 def gather(

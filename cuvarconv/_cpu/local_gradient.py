@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import itertools
-import math
-from dataclasses import dataclass
 
 import numpy as np
 
 from cuvarconv._blocks import Where
 from cuvarconv._cpu._aligned import zeros
-from cuvarconv._cpu._channels_last import KERNELS, Layout, multiply
+from cuvarconv._cpu._channels_last import Layout, multiply
+from cuvarconv._cpu._local_pairs import Pairs
 from cuvarconv._cpu._runs import Term, spread_block
-from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import WORKSPACE, store
 from cuvarconv._cpu._workers import for_each, serial_blas
-from cuvarconv._cpu.local import BYTES, COPIES, row_tiles
+from cuvarconv._cpu.local import BYTES
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
-
-_NUMBERS = COPIES + 3 * KERNELS  # of a block without sums: pixels, factors and products, for every pair
 
 
 def local_input_gradient(
@@ -37,6 +33,10 @@ def local_input_gradient(
     computing dtype.
     """
     dtype = accumulator_dtype(dtype)
+    pairs = Pairs(kernels, grad.shape[:-3], dtype)
+    if pairs.are_few:
+        pairs.input_gradient(grad, output, window)
+        return
     layout = Layout.of(kernels)
     given, results, matrices = layout.images(grad), layout.images(output), layout.matrices(kernels)
     cuts, samples = layout.blocks(grad.shape[:-3], window.image_shape, kernels.shape[-4:-2])
@@ -45,15 +45,16 @@ def local_input_gradient(
         *batch, down, across = layout.both(*at)
         planes, target = given[tuple(batch)], results[(*batch, slice(None), down, across)]
         taps = matrices[(slice(None), slice(None), *at[0][:-2])]
-        total = layout.zeros(target.shape, dtype)
+        total = layout.zeros(target.shape, dtype, samples_last=True)
 
         def row_terms(m: int, i: slice, hull: slice) -> Term:
-            from_here = layout.by_pixel(planes[..., i, hull].astype(dtype, copy=False))
+            from_here = planes[..., i, hull].astype(dtype, copy=False)
+            sent = layout.by_pixel(from_here, samples_last=True).swapaxes(-1, -2)
 
             def term(n: int, j: slice) -> np.ndarray:
-                tap = taps[m, n][..., i, j, :, :].astype(dtype, copy=False)
-                vectors = from_here[..., j.start - hull.start : j.stop - hull.start, :, :]
-                return layout.image_last(multiply(vectors, tap.conj().swapaxes(-1, -2)))
+                tap = layout.in_order(taps[m, n][..., i, j, :, :], dtype)
+                vectors = sent[..., j.start - hull.start : j.stop - hull.start, :, :]
+                return layout.image_last(multiply(tap.conj(), vectors).swapaxes(-1, -2))
 
             return term
 
@@ -79,73 +80,31 @@ def local_kernels_gradient(
     computing dtype.
     """
     dtype = accumulator_dtype(dtype)
+    pairs = Pairs(output, grad.shape[:-3], dtype)
+    if pairs.are_few or pairs.are_the_gradient:
+        pairs.kernels_gradient(grad, input, window)
+        return
     layout = Layout.of(output)
     given, images, matrices = layout.images(grad), layout.images(input), layout.matrices(output)
-    channels = output.shape[-4:-2]
-    cuts, samples = layout.blocks(grad.shape[:-3], window.output_shape, channels)
-    products = _Products(layout, given, images, matrices, window, samples, dtype)
-    alone = all(grad.shape[axis] == 1 for axis in layout.shared)
-    plain = alone and math.prod(output.shape[:2]) > 1 and math.prod(channels) <= KERNELS
-    workers = WORKSPACE // (_NUMBERS * dtype.itemsize if plain else BYTES)
+    cuts, samples = layout.blocks(grad.shape[:-3], window.output_shape, output.shape[-4:-2])
+
+    def product(where: Where, some: Where, m: int, n: int, out: np.ndarray | None) -> np.ndarray:
+        *batch, down, across = layout.both(where, some)
+        tap = window.part(down, across).taps(slice(m, m + 1), slice(n, n + 1))
+        ((_, ((_, pixels),)),) = layout.rows_of_taps(images[tuple(batch)], tap, dtype, samples_last=True)
+        sent = layout.by_pixel(given[(*batch, slice(None), down, across)].astype(dtype, copy=False))
+        return multiply(pixels.conj().swapaxes(-1, -2), sent, out)
+
+    def block(where: Where) -> None:
+        for m, n in np.ndindex(output.shape[:2]):
+            target = matrices[(m, n, *where)]
+            if len(samples) == 1 and target.dtype == dtype:
+                product(where, samples[0], m, n, target)
+                continue
+            total = zeros(target.shape, dtype)
+            for some in samples:
+                total += product(where, some, m, n, None)
+            store(target, total)
+
     with serial_blas:
-        for_each(products.write if plain else products.add_up, cuts, most_workers=workers)
-
-
-@dataclass(frozen=True)
-class _Products:
-    """Products conj(x) g of every pair of channels, with axes in the order of the layout."""
-
-    layout: Layout
-    grad: np.ndarray
-    input: np.ndarray
-    output: np.ndarray
-    window: Window
-    samples: list[Where]
-    dtype: np.dtype
-
-    def write(self, where: Where) -> None:
-        """Write those of a single sample: both factors, repeated for every pair, are multiplied in one go."""
-        part, factors = self.window.part(*where[-2:]), self._factors(where, self.samples[0])
-        planes = self._planes(where, self.samples[0])
-        inputs, outputs = self.output.shape[-2:]
-        shape = (*factors.shape[:-2], inputs, outputs)
-        read = planes[..., 0, 0].size * part.rows.entries * part.columns.entries * outputs
-        scratch = Scratch((math.prod(shape) + min(read, COPIES)) * self.dtype.itemsize)
-        pairs = scratch.empty(shape, self.dtype)
-        np.copyto(pairs, factors)
-        for m, row in row_tiles(self.layout, planes, part, self.dtype, copies=outputs, scratch=scratch):
-            for n, pixels in row:
-                target = self.output[m, n][where]
-                columns = pixels.conj().reshape(shape)
-                if target.dtype == self.dtype:
-                    np.multiply(columns, pairs, out=target)
-                else:
-                    store(target, columns * pairs)
-
-    def add_up(self, where: Where) -> None:
-        """Add up those of all samples, in matrix products."""
-        part = self.window.part(*where[-2:])
-        for m, n in np.ndindex(self.output.shape[:2]):
-            tap = part.taps(slice(m, m + 1), slice(n, n + 1))
-            target = self.output[(m, n, *where)]
-            in_place = len(self.samples) == 1 and target.dtype == self.dtype
-            total = target if in_place else zeros(target.shape, self.dtype)
-            for some in self.samples:
-                ((_, ((_, pixels),)),) = row_tiles(self.layout, self._planes(where, some), tap, self.dtype)
-                columns, rows = pixels.conj().swapaxes(-1, -2), self._factors(where, some)
-                if in_place:
-                    multiply(columns, rows, out=target)
-                else:
-                    total += multiply(columns, rows)
-            if not in_place:
-                store(target, total)
-
-    def _planes(self, where: Where, some: Where) -> np.ndarray:
-        """Return the images of some samples, whole, in a block of (own…, H, W)."""
-        return self.input[self.layout.both(where, some)[:-2]]
-
-    def _factors(self, where: Where, some: Where) -> np.ndarray:
-        """Return the incoming gradient of some samples in a block, (own…, H, W, samples, C_out)."""
-        *batch, down, across = self.layout.both(where, some)
-        block = self.grad[(*batch, slice(None), down, across)]
-        return self.layout.by_pixel(block.astype(self.dtype, copy=False))
+        for_each(block, cuts, most_workers=WORKSPACE // BYTES)

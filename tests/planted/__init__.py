@@ -10,6 +10,7 @@ from planted import (
     kernels_correlate,
     kernels_modulated,
     library,
+    local,
 )
 
 PLANTED = [
@@ -21,5 +22,6 @@ PLANTED = [
     *host.PLANTED,
     *gaussian.PLANTED,
     *bilateral.PLANTED,
+    *local.PLANTED,
     *dask.PLANTED,
 ]

@@ -27,3 +27,4 @@ THREADS = ("tests/test_host.py", "tests/test_interrupts.py", "-k", "not little_m
 DASK = ("tests/test_dask.py", "tests/test_dask_arrays.py", "-k", "not cuda")
 DASK_CALLS = ("tests/test_dask.py", "tests/test_dask_arrays.py", "-k", "not cuda and not same_as_in_memory")
 DISPATCH = ("tests/test_dispatch.py", "tests/test_dispatch_tensors.py", "tests/test_errors.py", *WINDOW)
+LOCAL = ("tests/test_local.py", "tests/test_local_host.py", "-k", "not cuda")

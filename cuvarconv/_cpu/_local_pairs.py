@@ -1,0 +1,243 @@
+"""Full kernels without matrix products: all products of a tap at once, sums over channels at the end.
+
+NumPy takes 30 ns or more for one matrix product, and there is one for each pixel and tap.  Here each number
+is there once for every channel that it is paired with, so that a tap is one multiplication of long lines.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from cuvarconv._axis import IndexTable
+from cuvarconv._blocks import Where, rectangles
+from cuvarconv._cpu._channels_last import pixels_last
+from cuvarconv._cpu._runs import Run, Term, spread_tiles, tile_sum
+from cuvarconv._cpu._scratch import Scratch
+from cuvarconv._cpu._tiles import WORKSPACE, TapRow, gather, move_axis, rows_of_taps, store
+from cuvarconv._cpu._workers import for_each, has_small_products
+from cuvarconv._window import Window
+
+# Products of a pixel under a tap; for more, matrix products take less time.
+_FEW = 32
+_FEW_APART = 256  # where these would be copied first, as pixels lie side by side
+_FEW_OF_SAMPLES = 128  # where several samples share kernels and that, or BLAS, makes matrix products slow
+
+_BLOCK = 1 << 18  # products in one block
+_WIDTH = 256  # of a block
+_TILE = 1 << 19  # pixels under their windows, once for every product
+_NUMBERS = 3 * _BLOCK + _TILE  # of a block
+_INPUTS, _OUTPUTS = -4, -3  # axes of the channels
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Products (batch…, C_in, C_out, H, W) of pairs of channels, in memory as the kernels are.
+
+    `kernels`, or their gradient, are (kh, kw, batch…, C_in, C_out, H_out, W_out), with batch axes of length
+    1 where samples share them; `batch` is that of the images.
+    """
+
+    kernels: np.ndarray
+    batch: tuple[int, ...]
+    dtype: np.dtype
+
+    @property
+    def are_few(self) -> bool:
+        """Whether this takes less time than matrix products."""
+        if self._one_sample:
+            return self._together <= (_FEW_APART if self._pixels_last else _FEW)
+        slow = self._pixels_last or not has_small_products()
+        return self._together <= (_FEW_OF_SAMPLES if slow else _FEW)
+
+    @property
+    def are_the_gradient(self) -> bool:
+        """Whether that of the kernels is no sum over samples, and several taps use the copies of a number."""
+        return self._one_sample and math.prod(self.kernels.shape[:2]) > 1 and self._together <= _BLOCK
+
+    def correlate(self, input: np.ndarray, output: np.ndarray, window: Window) -> None:
+        """Fill y[o,i,j] = Σ k[m,n,i,j,c,o] x[c,i+m,j+n]."""
+
+        def block(where: Where) -> None:
+            *own, down, across = where
+            scratch, target = self._scratch(), self._images(output, own, down, across)
+            total, row, product = (self._empty(target, scratch) for _ in range(3))
+            total.fill(0)
+            planes, part = self._images(input, own), window.part(down, across)
+            for m, ((n, pixels), *others) in self._pixels(planes, part, scratch):
+                np.multiply(pixels, self._tap(m, n, *where), out=row)
+                for n, pixels in others:
+                    np.multiply(pixels, self._tap(m, n, *where), out=product)
+                    np.add(row, product, out=row)
+                np.add(total, row, out=total)
+            self._sum_over(_INPUTS, total, target)
+
+        for_each(block, self._blocks(window.output_shape), most_workers=self._workers)
+
+    def input_gradient(self, grad: np.ndarray, output: np.ndarray, window: Window) -> None:
+        """Fill g_x[c,h,w] = Σ conj(k[m,n,i,j,c,o]) g[o,i,j], the conjugate of Σ k conj(g)."""
+
+        def block(where: Where) -> None:
+            *own, down, across = where
+            scratch, target = self._scratch(), self._images(output, own, down, across)
+            total = self._empty(target, scratch)
+            total.fill(0)
+            kept = scratch.taken
+
+            def tile_of(rows: Run, columns: Run) -> np.ndarray:
+                scratch.clear(kept)
+                read = self._images(grad, own, rows.hull, columns.hull)
+                sent = self._repeated(read.conj(), _INPUTS, scratch)
+                taken = scratch.taken
+
+                def row_terms(m: int, i: slice, hull: slice) -> Term:
+                    line = sent[..., i.start - rows.hull.start : i.stop - rows.hull.start, :]
+
+                    def term(n: int, j: slice) -> np.ndarray:
+                        scratch.clear(taken)
+                        factors = line[..., j.start - hull.start : j.stop - hull.start]
+                        product = self._empty(factors, scratch)
+                        return np.multiply(factors, self._tap(m, n, *own, i, j), out=product)
+
+                    return term
+
+                return tile_sum(total, rows, columns, row_terms)
+
+            spread_tiles(total, window, down, across, tile_of)
+            if total.dtype.kind == "c":
+                np.conjugate(total, out=total)
+            self._sum_over(_OUTPUTS, total, target)
+
+        for_each(block, self._blocks(window.image_shape), most_workers=self._workers)
+
+    def kernels_gradient(self, grad: np.ndarray, input: np.ndarray, window: Window) -> None:
+        """Fill the gradient, g_k[m,n,i,j,c,o] = Σ conj(x[c,i+m,j+n]) g[o,i,j] over samples that share it."""
+        direct = self._one_sample and self.kernels.dtype == self.dtype
+
+        def block(where: Where) -> None:
+            *own, down, across = where
+            scratch = self._scratch()
+            sent = self._repeated(self._images(grad, own, down, across), _INPUTS, scratch)
+            product = self._empty(sent, scratch)
+            planes, part = self._images(input, own), window.part(down, across)
+            for m, row in self._pixels(planes, part, scratch, conjugate=True):
+                for n, pixels in row:
+                    target = self._part(m, n, *where)
+                    np.multiply(pixels, sent, out=target if direct else product)
+                    if not direct:
+                        store(target, product.sum(self._shared, keepdims=True))
+
+        for_each(block, self._blocks(window.output_shape), most_workers=self._workers)
+
+    @property
+    def _own(self) -> tuple[int, ...]:
+        """Lengths of the kernels' batch axes."""
+        return self.kernels.shape[2:-4]
+
+    @property
+    def _shared(self) -> tuple[int, ...]:
+        """The batch axes along which kernels are shared."""
+        return tuple(axis for axis, length in enumerate(self._own) if length == 1)
+
+    @property
+    def _one_sample(self) -> bool:
+        """Whether no sample shares its kernels with others."""
+        return all(self.batch[axis] == 1 for axis in self._shared)
+
+    @cached_property
+    def _pixels_last(self) -> bool:
+        return pixels_last(self.kernels)
+
+    @cached_property
+    def _together(self) -> int:
+        """The products of a pixel under a tap, over all samples that share its kernel."""
+        samples = math.prod(self.batch[axis] for axis in self._shared)
+        return samples * math.prod(self.kernels.shape[-4:-2])
+
+    @property
+    def _workers(self) -> int:
+        """Return how many blocks may be in progress."""
+        return WORKSPACE // (_NUMBERS * self.dtype.itemsize)
+
+    def _scratch(self) -> Scratch:
+        return Scratch(_NUMBERS * self.dtype.itemsize)
+
+    def _blocks(self, image: tuple[int, int]) -> list[Where]:
+        """Cut (own…, H, W), samples that share kernels being together."""
+        return rectangles((*self._own, *image), max(1, _BLOCK // self._together), _WIDTH)
+
+    def _images(self, images: np.ndarray, own: Sequence[slice], *pixels: slice) -> np.ndarray:
+        """View images (batch…, C, H, W) in a block."""
+        samples = (slice(None) if shared == 1 else part for part, shared in zip(own, self._own, strict=True))
+        where: Any = (*samples, slice(None), *pixels)
+        return images[where]
+
+    def _part(self, m: int, n: int, *where: slice) -> np.ndarray:
+        """View a tap of the kernels in a block of (own…, H, W)."""
+        *own, down, across = where
+        at: Any = (m, n, *own, slice(None), slice(None), down, across)
+        return self.kernels[at]
+
+    def _tap(self, m: int, n: int, *where: slice) -> np.ndarray:
+        return self._part(m, n, *where).astype(self.dtype, copy=False)
+
+    @cached_property
+    def _order(self) -> tuple[int, ...]:
+        """The axes (batch…, C_in, C_out, H, W) in the order in which they are to lie in memory."""
+        batch, strides = len(self.batch), self.kernels.strides[-4:]
+        return (*range(batch), *sorted(range(batch, batch + 4), key=lambda axis: -abs(strides[axis - batch])))
+
+    def _empty(self, like: np.ndarray, scratch: Scratch) -> np.ndarray:
+        """Take an array of pairs for the samples and pixels of another."""
+        shape = (*like.shape[: len(self.batch)], *self.kernels.shape[-4:-2], *like.shape[-2:])
+        made = scratch.empty(tuple([shape[axis] for axis in self._order]), self.dtype)
+        return made.transpose([self._order.index(axis) for axis in range(len(shape))])
+
+    def _repeated(self, planes: np.ndarray, axis: int, scratch: Scratch) -> np.ndarray:
+        """Give every plane (batch…, C, H, W) to all channels of another `axis`.
+
+        They are copied unless pixels lie side by side in memory.
+        """
+        planes = move_axis(planes[..., None], -1, axis)
+        if self._pixels_last:
+            return planes.astype(self.dtype, copy=False)
+        pairs = self._empty(planes, scratch)
+        if math.prod(pairs.shape[-4:-2]) > _FEW:  # long lines of them are side by side
+            np.copyto(pairs, planes)
+            return pairs
+        whole = np.broadcast_to(planes, pairs.shape)
+        for c, o in itertools.product(*map(range, pairs.shape[-4:-2])):
+            np.copyto(pairs[..., c, o, :, :], whole[..., c, o, :, :])
+        return pairs
+
+    def _pixels(
+        self, planes: np.ndarray, window: Window, scratch: Scratch, *, conjugate: bool = False
+    ) -> Iterator[TapRow]:
+        """Yield the pixels (batch…, C_in, 1 or C_out, H, W) under the taps, row by row."""
+        kept = scratch.taken
+
+        def tile_of(rows: IndexTable, columns: IndexTable) -> np.ndarray:
+            scratch.clear(kept)
+            tile = gather(planes, rows, columns, window.cval, self.dtype)
+            return self._repeated(tile.conj() if conjugate else tile, _OUTPUTS, scratch)
+
+        numbers = planes[..., 0, 0].size * self.kernels.shape[-3]
+        return rows_of_taps(window, tile_of, numbers, _TILE)
+
+    def _sum_over(self, axis: int, pairs: np.ndarray, target: np.ndarray) -> None:
+        """Add pairs up over an axis of channels."""
+        terms = move_axis(pairs, axis, 0)
+        sums = target if target.dtype == self.dtype else np.empty(target.shape, self.dtype)
+        for channel in range(target.shape[-3]):
+            total = sums[..., channel, :, :]
+            np.copyto(total, terms[0][..., channel, :, :])
+            for each in terms[1:]:
+                np.add(total, each[..., channel, :, :], out=total)
+        if sums is not target:
+            store(target, sums)
