@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -82,8 +83,11 @@ def gradients(
 
 
 def rows(machine: Device, given: argparse.Namespace) -> Iterator[Row]:
-    for case in sized(CASES, given, 8):
-        yield from beside_kornia(machine, case, given)
+    if importlib.util.find_spec(KORNIA) is None:
+        print(f"{KORNIA} is not installed: no rows beside it")
+    else:
+        for case in sized(CASES, given, 8):
+            yield from beside_kornia(machine, case, given)
     for case in sized(CASES[:1], given, 8):
         yield from gradients(machine, case, given, maps=False)
         yield from gradients(machine, case, given, maps=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import multiprocessing
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -13,6 +14,14 @@ from typing import Any
 
 import numpy as np
 
+# After one of these every further call of the process fails; launches say it in the driver's words.
+LOST = re.compile(
+    "cudaError(IllegalAddress|MisalignedAddress|LaunchFailure|IllegalInstruction|HardwareStackError|"
+    "InvalidAddressSpace|InvalidPc|Assert)|"
+    "CUDA_ERROR_(ILLEGAL_ADDRESS|MISALIGNED_ADDRESS|LAUNCH_FAILED|ILLEGAL_INSTRUCTION|HARDWARE_STACK_ERROR|"
+    "INVALID_ADDRESS_SPACE|INVALID_PC|ASSERT)|"
+    "illegal memory access|misaligned address|unspecified launch failure"
+)
 LIBRARIES: dict[str, Callable[[Any, Any], Any]] = {
     "torch": lambda torch, array: torch.asarray(array, device="cuda"),
     "jax": lambda jax, array: jax.numpy.asarray(array),
@@ -76,7 +85,7 @@ def check(folder: Path, minutes: float, *, emulated: bool) -> bool:
         rows.append(row)
         print(f"{'ok' if right else 'WRONG':6}{call.name:52}{error:9.1e}  {problem:.300}", flush=True)
         write(folder / "check.json", rows)
-        if time.monotonic() > end or "cudaError" in problem:
+        if time.monotonic() > end or LOST.search(problem):
             print("stopped: out of time, or the CUDA context is lost")
             return False
     others = [] if emulated else [library(*each) for each in LIBRARIES.items()]

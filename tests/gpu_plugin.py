@@ -2,20 +2,15 @@
 
 import json
 import os
-import re
 import sys
 import zlib
 from pathlib import Path
 
 import pytest
+from gpu_check import LOST
 
 FIXTURES = {"cuda_backend", "cuda_tensors"}
 ELSEWHERE = {"test_nvrtc.py"}  # takes minutes, and no GPU
-# After one of these every further call of the process fails.
-LOST = re.compile(
-    "cudaError(IllegalAddress|MisalignedAddress|LaunchFailure|IllegalInstruction|HardwareStackError|"
-    "InvalidAddressSpace|InvalidPc|Assert)|illegal memory access|misaligned address"
-)
 
 
 def pytest_addoption(parser):

@@ -250,6 +250,28 @@ def test_output_shifted_against_the_input(xp):
     assert_equal(result[:1], values[:1])
 
 
+def test_output_reversed_and_shifted_against_the_input(xp):
+    """Row 3 is read, and written last."""
+    values, k = integers((9, 6)), kernels((3, 3))
+    whole = xp.asarray(values.copy())
+    cuvarconv.correlate(whole[:4], xp.asarray(k), whole[6:2:-1])
+    result = xp.to_numpy(whole)
+    assert_equal(result[6:2:-1], reference.correlate(values[:4], k).astype(np.float32))
+    assert_equal(result[:3], values[:3])
+
+
+def test_output_shifted_against_the_input_where_views_are_handed_over_one_by_one(
+    cuda_backend, instantiations
+):
+    """CuPy takes views that came through DLPack, each by itself, for memory of their own."""
+    values, k = integers((9, 6)), kernels((3, 3))
+    whole = cuda_backend.asarray(values.copy())
+    given, output = map(cuda_backend.module.from_dlpack, (whole[:-1], whole[1:]))
+    cuvarconv.correlate(given, cuda_backend.asarray(k), output)
+    expected = reference.correlate(values[:-1], k).astype(np.float32)
+    assert_equal(cuda_backend.to_numpy(whole), np.concatenate([values[:1], expected]))
+
+
 def test_output_overlaps_the_weights(xp):
     x, values = integers((3, 3)), kernels((3, 3), (3, 3))
     k = xp.asarray(values.copy())

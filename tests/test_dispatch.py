@@ -327,6 +327,17 @@ for call in (
         assert "cuvarconv[cuda13]" in line or "[cuda13]" in line
 
 
+def test_an_older_cupy_is_refused():
+    code = """
+import sys, types
+sys.modules["cupy"] = types.SimpleNamespace(__version__="13.6.0")
+import cuvarconv._gpu
+"""
+    command = [sys.executable, "-c", code]
+    process = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert "ImportError: arrays on a CUDA device need CuPy 14.0 or later, got 13.6.0" in process.stderr
+
+
 def test_no_library_is_imported_to_ask_what_an_array_is():
     code = """
 import sys, numpy, cuvarconv

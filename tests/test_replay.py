@@ -64,6 +64,33 @@ def test_plans_keep_no_array_alive(cuda_backend, instantiations):
     assert pool.used_bytes() <= before + tables
 
 
+def test_tables_do_not_come_from_the_callers_allocator(cuda_backend):
+    """PyTorch's may be that of a graph, which is to get back all that it gave."""
+    cupy = cuda_backend.module
+    taken = []
+
+    def allocate(size):
+        taken.append(size)
+        return cupy.get_default_memory_pool().malloc(size)
+
+    with cupy.cuda.using_allocator(allocate):
+        table, record = module("_kept").kept.table(lambda: (np.arange(5), "record"))
+        assert taken == []
+        cupy.empty(3)
+    assert len(taken) == 1
+    assert_equal(cuda_backend.to_numpy(table), np.arange(5))
+    assert record == "record"
+
+
+def test_nothing_is_kept_during_a_capture(cuda_backend, monkeypatch):
+    """To make room the devices would have to be waited for, which ends the capture."""
+    if not cuda_backend.is_emulated:
+        pytest.skip("the emulator's streams can pretend")
+    monkeypatch.setattr(type(cuda_backend.module.cuda.get_current_stream()), "capturing", True)
+    module("_kept").kept.keep("plan", 8, "key")
+    assert module("_kept").kept.find("key") is None
+
+
 def test_operands_that_are_one_array_are_told_from_two(cuda_backend, instantiations):
     """A guide that is the image, at first, and then another of the same shape."""
     x, guide = operands(((8, 12), (8, 12)), 3)

@@ -18,16 +18,17 @@ _SAMPLES = 1 << 14  # numbers per pixel, over samples and channels, in one block
 _BLOCK = 1 << 18  # numbers in one block, over pixels, samples and channels
 KERNELS = 1 << 19  # kernel values in one block, for one tap
 _COPIED = 1 << 17  # the same where they are put in order
+_COLLECTED = 256  # numbers of a matrix that BLAS may be given one by one, where pixels lie side by side
 _TILE = 1 << 19  # pixels under their windows, over samples and channels
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Which batch axes have kernels of their own, which share them, and whether pixels lie side by side."""
+    """Which batch axes have kernels of their own, which share them, and whether matrices are put in order."""
 
     own: tuple[int, ...]
     shared: tuple[int, ...]
-    pixels_last: bool
+    ordered: bool
 
     @classmethod
     def of(cls, kernels: np.ndarray) -> Layout:
@@ -36,7 +37,7 @@ class Layout:
         return cls(
             tuple(axis for axis in batch if kernels.shape[2 + axis] != 1),
             tuple(axis for axis in batch if kernels.shape[2 + axis] == 1),
-            pixels_last(kernels),
+            pixels_last(kernels) and math.prod(kernels.shape[-4:-2]) > _COLLECTED,
         )
 
     def images(self, array: np.ndarray) -> np.ndarray:
@@ -57,7 +58,7 @@ class Layout:
         """Cut (own…, H, W), and the shared batch axes, so that one block of each goes together."""
         samples = blocks(tuple(batch[axis] for axis in self.shared), max(1, _SAMPLES // sum(channels)))
         together = math.prod(part.stop - part.start for part in samples[0]) if samples else 1
-        kernels = _COPIED if self.pixels_last else KERNELS
+        kernels = _COPIED if self.ordered else KERNELS
         pixels = min(_BLOCK // (together * sum(channels)), kernels // math.prod(channels))
         return blocks((*(batch[axis] for axis in self.own), *image), max(1, pixels)), samples
 
@@ -106,12 +107,12 @@ class Layout:
         return rows_of_taps(window, tile_of, planes[..., 0, 0].size, _TILE, own)
 
     def in_order(self, tap: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """Return the matrices of a tap in the computing dtype, each in one piece.
+        """Return the matrices of a tap in the computing dtype.
 
-        Where pixels lie side by side they are read so first: 8 ns a number, without, become 2.
+        Large ones whose pixels lie side by side are read in that order first, then each is put in one piece.
         """
-        converted = tap.astype(dtype, copy=self.pixels_last)
-        return np.ascontiguousarray(converted) if self.pixels_last else converted
+        converted = tap.astype(dtype, copy=self.ordered)
+        return np.ascontiguousarray(converted) if self.ordered else converted
 
 
 def pixels_last(kernels: np.ndarray) -> bool:

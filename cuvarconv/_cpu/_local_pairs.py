@@ -26,8 +26,7 @@ from cuvarconv._window import Window
 
 # Products of a pixel under a tap; for more, matrix products take less time.
 _FEW = 32
-_FEW_APART = 256  # where these would be copied first, as pixels lie side by side
-_FEW_OF_SAMPLES = 128  # where several samples share kernels and that, or BLAS, makes matrix products slow
+_FEW_OF_SAMPLES = 128  # of several that share kernels, where BLAS has no kernels for small products
 
 _BLOCK = 1 << 18  # products in one block
 _WIDTH = 256  # of a block
@@ -51,9 +50,7 @@ class Pairs:
     @property
     def are_few(self) -> bool:
         """Whether this takes less time than matrix products."""
-        if self._one_sample:
-            return self._together <= (_FEW_APART if self._pixels_last else _FEW)
-        slow = self._pixels_last or not has_small_products()
+        slow = not (self._one_sample or has_small_products())
         return self._together <= (_FEW_OF_SAMPLES if slow else _FEW)
 
     @property
@@ -151,10 +148,6 @@ class Pairs:
         return all(self.batch[axis] == 1 for axis in self._shared)
 
     @cached_property
-    def _pixels_last(self) -> bool:
-        return pixels_last(self.kernels)
-
-    @cached_property
     def _together(self) -> int:
         """The products of a pixel under a tap, over all samples that share its kernel."""
         samples = math.prod(self.batch[axis] for axis in self._shared)
@@ -205,7 +198,7 @@ class Pairs:
         They are copied unless pixels lie side by side in memory.
         """
         planes = move_axis(planes[..., None], -1, axis)
-        if self._pixels_last:
+        if pixels_last(self.kernels):
             return planes.astype(self.dtype, copy=False)
         pairs = self._empty(planes, scratch)
         if math.prod(pairs.shape[-4:-2]) > _FEW:  # long lines of them are side by side

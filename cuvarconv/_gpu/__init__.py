@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,8 +17,14 @@ except ImportError as error:
         "arrays on a CUDA device need CuPy: pip install 'cuvarconv[cuda12]' or 'cuvarconv[cuda13]', "
         f"whichever your driver supports ({error})"
     ) from error
+if int(cupy.__version__.partition(".")[0]) < 14:
+    raise ImportError(
+        f"arrays on a CUDA device need CuPy 14.0 or later, got {cupy.__version__}: "
+        "pip install -U 'cuvarconv[cuda12]' or 'cuvarconv[cuda13]'"
+    )
 
 from cuvarconv._gpu._kept import uploaded
+from cuvarconv._gpu._memory import from_torch, may_share_memory
 from cuvarconv._gpu._pieces import store
 from cuvarconv._gpu.affinity import affinity, affinity_gradient
 from cuvarconv._gpu.bilateral import bilateral
@@ -72,7 +77,6 @@ __all__ = [
 ]
 
 empty = cupy.empty
-may_share_memory = cupy.may_share_memory
 
 _quotients = Quotients(correlate, cupy.empty, store)
 normalized, normalized_variance = _quotients.normalized, _quotients.normalized_variance
@@ -98,21 +102,15 @@ def current(device: int, library: str) -> Iterator[None]:
             stream = sys.modules["torch"].cuda.current_stream(device)
             with (
                 cupy.cuda.Stream.from_external(_Stream(stream.cuda_stream)),
-                cupy.cuda.using_allocator(_torch_memory().malloc),
+                from_torch(),
             ):
                 yield
         else:
-            yield
-
-
-@functools.cache
-def _torch_memory() -> Any:
-    """Take workspace from PyTorch's allocator, so that a CUDA graph that is captured keeps what it uses."""
-    memory = sys.modules["torch"].cuda
-    return cupy.cuda.PythonFunctionAllocator(
-        lambda size, device: memory.caching_allocator_alloc(size, device),
-        lambda pointer, device: memory.caching_allocator_delete(pointer),
-    )
+            try:
+                yield
+            finally:
+                if library != "cupy":  # then it does not know until when this stream reads what it lent
+                    cupy.cuda.get_current_stream().synchronize()
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,24 @@ from typing import Any
 import cupy
 import numpy as np
 
+from cuvarconv._gpu._memory import of_cupy
+
 
 def uploaded(array: Any) -> Any:
     """Copy an array of the host to the current device."""
-    if cupy.cuda.get_current_stream().is_capturing():  # a replay would copy what lies there by then
+    if _is_capturing():  # a replay would copy what lies there by then
         raise RuntimeError(
             "a CUDA graph cannot copy from the host what this call needs: make the same call once before the "
             "capture, with operands that are arrays on the device, of one dtype"
         )
     return cupy.asarray(array)
+
+
+def _is_capturing() -> bool:
+    try:
+        return bool(cupy.cuda.get_current_stream().is_capturing())
+    except cupy.cuda.runtime.CUDARuntimeError:  # of the null stream while another stream is captured
+        return True
 
 
 class _Kept:
@@ -41,7 +50,9 @@ class _Kept:
         return self._kept.get((cupy.cuda.runtime.getDevice(), *key))
 
     def keep(self, made: Any, nbytes: int, *key: Hashable) -> None:
-        """Keep something on the current device that counts as so many bytes."""
+        """Keep something on the current device that counts as so many bytes; nothing during a capture."""
+        if _is_capturing():
+            return
         with self._lock:
             if self._bytes > self._MOST:
                 self._drop()
@@ -53,7 +64,8 @@ class _Kept:
         found = self.find(make, *what)
         if found is None:
             entries, record = make(*what)
-            found = (uploaded(entries), record)
+            with of_cupy():
+                found = (uploaded(entries), record)
             if entries.nbytes <= self._LONGEST:
                 cupy.cuda.get_current_stream().synchronize()
                 self.keep(found, entries.nbytes, make, *what)

@@ -19,7 +19,8 @@ def kernel_source(name: str) -> str:
     CuPy's disk cache hashes the text of a module but not the headers found through ``-I``: with
     the headers inside, an edited header is compiled again. Each header is expanded where it is
     first included, whether or not that line stands in a conditional. ``#include <...>`` stays,
-    and ``#line`` keeps the file and line of compiler messages.
+    and ``#line`` keeps the file and line of compiler messages. Signs beyond ASCII, in comments,
+    are left out: CuPy writes the text in the locale's encoding, and NVRTC up to 12.4 changes that.
 
     Parameters
     ----------
@@ -36,7 +37,8 @@ def kernel_source(name: str) -> str:
     FileNotFoundError
         If the file, or a header that it includes, is not in `KERNEL_DIRECTORY`.
     """
-    return "\n".join(_expand(f"{name}.cu", seen=set())) + "\n"
+    text = "\n".join(_expand(f"{name}.cu", seen=set())) + "\n"
+    return text.encode("ascii", "ignore").decode()
 
 
 def _expand(file_name: str, seen: set[str]) -> Iterator[str]:

@@ -1,8 +1,10 @@
 """The stand-in for ``cupy.ndarray``: device memory, simulated, that refuses NumPy arrays."""
 
+import contextlib
 import functools
 import math
 import operator
+import threading
 import weakref
 
 import numpy as np
@@ -24,6 +26,9 @@ class MemoryPool:
         """Return the bytes in use."""
         return self.used
 
+    def malloc(self, size):
+        """Give what `allocate` counts."""
+
     def total_bytes(self):
         """Return the bytes in use: nothing is kept for later."""
         return self.used
@@ -38,6 +43,18 @@ class MemoryPool:
 
 
 memory_pool = MemoryPool()
+_allocators = threading.local()
+
+
+@contextlib.contextmanager
+def using_allocator(allocator):
+    """Ask another function for memory in this thread; what it returns is not used."""
+    before = getattr(_allocators, "current", memory_pool.malloc)
+    _allocators.current = allocator
+    try:
+        yield
+    finally:
+        _allocators.current = before
 
 
 def allocate(shape, dtype=float, order="C"):
@@ -47,6 +64,7 @@ def allocate(shape, dtype=float, order="C"):
     if dtype.kind not in "biufcV" or dtype.char in "gG":  # the last two are long double
         raise ValueError(f"Unsupported dtype {dtype}")
     size = math.prod(shape) * dtype.itemsize
+    getattr(_allocators, "current", memory_pool.malloc)(size)
     buffer = np.full(size + 2 * GUARD_BYTES + ALIGNMENT, POISON, np.uint8)
     start = GUARD_BYTES + -(buffer.ctypes.data + GUARD_BYTES) % ALIGNMENT
     memory_pool.grow(size)

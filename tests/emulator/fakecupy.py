@@ -8,7 +8,16 @@ import numpy as np
 
 from . import fakedevice, launch
 from .build import CompileException
-from .fakearray import Capsule, allocate, check_aligned, lift, memory_pool, ndarray, to_device
+from .fakearray import (
+    Capsule,
+    allocate,
+    check_aligned,
+    lift,
+    memory_pool,
+    ndarray,
+    to_device,
+    using_allocator,
+)
 from .fakedevice import current_device
 
 _LIFTED = """
@@ -156,20 +165,11 @@ def copyto(dst, src, casting="same_kind", where=None):
     lift(np.copyto)(dst, src, casting=casting, where=True if where is None else where)
 
 
-def may_share_memory(a, b, max_work=None):
-    """Return whether the extents of two arrays overlap."""
-    return _share(np.may_share_memory, a, b, max_work)
-
-
 def shares_memory(a, b, max_work=None):
     """Return whether two arrays have an element in common."""
-    return _share(np.shares_memory, a, b, max_work)
-
-
-def _share(function, a, b, max_work):
     if a is b and a.size:
         return True
-    return a.device == b.device and bool(function(a.host, b.host, max_work=max_work))
+    return a.device == b.device and bool(np.shares_memory(a.host, b.host, max_work=max_work))
 
 
 def result_type(*arrays_and_dtypes):
@@ -252,6 +252,7 @@ def _cuda_modules():
         get_current_stream=fakedevice.current_stream,
         is_available=lambda: True,
         runtime=runtime,
+        using_allocator=using_allocator,
     )
     return cuda, compiler, runtime
 
@@ -265,7 +266,7 @@ def make_modules():
     functions = (
         empty, full, zeros, ones, empty_like, zeros_like, ones_like, full_like, array, asarray,
         ascontiguousarray, arange, linspace, from_dlpack, asnumpy, broadcast_to, copyto,
-        may_share_memory, shares_memory, result_type, can_cast, get_array_module, memoize,
+        shares_memory, result_type, can_cast, get_array_module, memoize,
         clear_memo, get_default_memory_pool,
     )  # fmt: skip
     cupy = _module(

@@ -1,6 +1,6 @@
 """Bugs in how launches are planned and kept."""
 
-from planted.suites import CORRELATE_ON_GPU, ON_GPU, TENSOR
+from planted.suites import CORRELATE_ON_GPU, CUDA, ON_GPU, TENSOR
 
 PLANTED = [
     (
@@ -139,14 +139,36 @@ PLANTED = [
     ),
     (
         "cuvarconv/_gpu/_kept.py",
-        (*ON_GPU, *("tests/test_replay.py",)),
+        ("tests/test_replay.py", "tests/test_kernels_correlate.py"),
         [
+            ("tables from the caller's allocator", "with of_cupy():", "if True:"),
+            (
+                "room made during a capture",
+                "        if _is_capturing():\n            return\n",
+                "",
+            ),
             (
                 "tables kept without their layout",
                 "found = self.find(make, *what)",
                 "found = self.find(make, what[0])",
             ),
             ("what is kept is never dropped", "if self._bytes > self._MOST:", "if False:"),
+        ],
+    ),
+    (
+        "cuvarconv/_gpu/_memory.py",
+        ("tests/test_correlate_arrays.py", "tests/test_replay.py", *CUDA),
+        [
+            (
+                "overlap of views that start together only",
+                "return low < other_high and other_low < high",
+                "return low == other_low",
+            ),
+            (
+                "reversed views taken for what follows their first element",
+                "start + sum(min(0, each) for each in reach)",
+                "start",
+            ),
         ],
     ),
     (

@@ -46,7 +46,7 @@ PLANTED = [
             ),
             (
                 "small products preferred to pairs",
-                "slow = self._pixels_last or not has_small_products()",
+                "slow = not (self._one_sample or has_small_products())",
                 "slow = False",
             ),
         ],
