@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import reference_bilateral
+from bilateral_forms import JOINT, PRECISION, SHAPES, bilateral, calls, each_kind, sigmas_of, widths
 from forms import MODES, SAME_SIZE, VIEWS
 from hypothesis import given, settings
 from reference import wide
-from test_bilateral import JOINT, PRECISION, SHAPES, bilateral, calls, each_kind, sigmas_of, widths
 from tolerances import BFLOAT16, TOLERANCE, assert_close, noise
 
 import cuvarconv

@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 import reference_bilateral
-from test_bilateral import bilateral, sigmas_of
+from bilateral_forms import bilateral, sigmas_of
 from test_bilateral_gradients import SIGMAS, check, vjp
 from test_host import LIMIT
 from tolerances import assert_close, noise

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import reference
 import reference_gradients
+from modulated_forms import check as check_modulated
+from modulated_forms import factors, weights
 from test_correlate import MODES, SAME_SIZE, check, correlated, kernels
 from test_host import CALLS, replace_blocks
-from test_modulated import check as check_modulated
-from test_modulated import factors, weights
 from tolerances import BFLOAT16, assert_equal, integers, stored
 
 import cuvarconv

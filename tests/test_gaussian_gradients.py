@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import reference_gaussian
 from forms import INEXACT, MODES, SAME_SIZE, VIEWS
+from gaussian_forms import angles, calls, device, gaussian_filter, sigmas
 from hypothesis import given, settings
-from test_gaussian import angles, calls, device, gaussian_filter, sigmas
 from test_host import LIMIT
 from test_host_gradients import beyond_results, bits_over_workers
 from tolerances import assert_close, noise

@@ -5,8 +5,8 @@ import re
 import numpy as np
 import pytest
 from forms import MODES
+from gaussian_forms import gaussian_filter, sigmas
 from reference_gaussian import gaussian_weights
-from test_gaussian import gaussian_filter, sigmas
 from test_host_gradients import bits_over_workers
 from tolerances import noise
 

@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 import reference_gaussian
-from test_gaussian import gaussian_filter
+from gaussian_forms import gaussian_filter
 from test_gaussian_gradients import check_widths, vjp
 from test_host import LIMIT
 from test_host_gradients import beyond_results, bits_over_workers

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import reference
 import test_modulated
-from test_modulated import factors, unfolded, weights
+import test_modulated_arrays
+from modulated_forms import factors, unfolded, weights
 from tolerances import BFLOAT16, assert_equal, integers, noise
 
 import cuvarconv
@@ -30,9 +31,9 @@ MIXED = (
     *("test_older_devices_have_other_kernels", "test_modulation_meets_the_output_where_it_is_smaller"),
 )
 
-for name, test in vars(test_modulated).items():
-    if name.startswith("test_") and "xp" in inspect.signature(test).parameters:
-        globals()[name] = test
+for name, function in {**vars(test_modulated), **vars(test_modulated_arrays)}.items():
+    if name.startswith("test_") and "xp" in inspect.signature(function).parameters:
+        globals()[name] = function
 
 
 @pytest.fixture(autouse=True)

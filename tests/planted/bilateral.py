@@ -3,6 +3,7 @@
 FILTER = (
     "tests/test_bilateral_host.py",
     "tests/test_bilateral.py",
+    "tests/test_bilateral_numbers.py",
     "tests/test_bilateral_gradients.py",
     "-k",
     "not cuda",

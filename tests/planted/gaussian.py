@@ -1,7 +1,12 @@
 """Bugs in the Gaussian filter, most of them of the NumPy backend."""
 
 WIDE = ("tests/test_gaussian_wide.py",)
-FILTER = ("tests/test_gaussian.py", "tests/test_gaussian_wide.py", "-k", "not cuda")
+FILTER = (
+    "tests/test_gaussian.py",
+    "tests/test_gaussian_numbers.py",
+    "tests/test_gaussian_wide.py",
+    *("-k", "not cuda"),
+)
 GRADIENTS = ("tests/test_gaussian_gradients.py", "tests/test_gaussian_wide.py", "-k", "not cuda")
 SLOPES = ("tests/test_gaussian_gradients.py", "-k", "offsets or in_common")
 
