@@ -106,27 +106,27 @@ class Walk:
     ) -> None:
         features = likeness.features
         self.dtype, self._likeness, self._squares = features.dtype, likeness, squares
-        spare = len(features) if len(features) > 1 else 0  # for the square of each
-        planes = max(planes, 1 + len(features) + spare) + squares
-        itemsize, end = features.itemsize, tile.pixels - tile.first
-        most = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (planes * _LONGEST * itemsize)))
+        squared = len(features) if len(features) > 1 else 0  # one at a time, before they are added up
+        total = max(planes, 1 + len(features) + squared) + squares
+        per_pair = total * features.itemsize
+        limit = min(2 * tile.radius + 1, max(_FEWEST, _BYTES // (per_pair * _LONGEST)))
         self.rows = [
-            Row(number, *some, tile, likeness) for number, some in enumerate(_offsets(tile.radius, most))
+            Row(number, *some, tile, likeness) for number, some in enumerate(_offsets(tile.radius, limit))
         ]
-        most = max((row.taps for row in self.rows), default=1)
-        longest = max(_SHORTEST, min(_LONGEST, _BYTES // (planes * most * itemsize)))
-        count = pitch(-(-end // -(-end // longest)), features.dtype)
-        self.count, self._end = count, end
-        self.strips = range(-(-end // count))
+        taps = max((row.taps for row in self.rows), default=1)
+        self._end = tile.pixels - tile.first
+        longest = max(_SHORTEST, min(_LONGEST, _BYTES // (per_pair * taps)))
+        self.count = count = pitch(-(-self._end // -(-self._end // longest)), features.dtype)
+        self.strips = range(-(-self._end // count))
         self.pixels = max(tile.pixels, count * len(self.strips) + tile.first)
-        self.lag = -(-(tile.first + most) // count)
-        room = most * pitch(count + most - 1, features.dtype)
-        shape = self.lag + 1, len(self.rows), room
-        fits = twice and math.prod(shape) * itemsize <= _KEPT
-        self._kept = empty(shape, features.dtype) if fits else None
-        buffer = empty((planes * room,), features.dtype)
+        self.lag = -(-(tile.first + taps) // count)
+        room = taps * pitch(count + taps - 1, features.dtype)
+        kept = self.lag + 1, len(self.rows), room
+        fits = twice and math.prod(kept) * features.itemsize <= _KEPT
+        self._kept = empty(kept, features.dtype) if fits else None
+        buffer = empty((total * room,), features.dtype)
         for row in self.rows:
-            row.make_room(buffer, planes, count, self._kept)
+            row.make_room(buffer, total, count, self._kept)
         self._lines: list[Line] = []
         self._features = self.line(features)
         self._minus, self._ones = self.dtype.type(-likeness.sharpness), np.ones(len(features), self.dtype)
