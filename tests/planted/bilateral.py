@@ -37,7 +37,7 @@ PLANTED = [
             ("weights of another strip", "self.room = strip % len(self.weight_stacks)", "self.room = 0"),
             (
                 "shares that are not there yet",
-                "self.lag = -(-(tile.first + most) // count)",
+                "self.lag = -(-(tile.first + taps) // count)",
                 "self.lag = 0",
             ),
             (
