@@ -12,6 +12,7 @@ from cuvarconv._dtypes import product_dtype
 from cuvarconv._sigma import common_shape, extents, largest_radii, named_angle, named_sigmas, reach
 
 _AT_ONCE = 1 << 18  # weights
+_ON_DEVICE = 1 << 21  # the same there, where each step of a block is a launch
 _THINNEST = 1e-150  # σ is raised to this, as 0 has no inverse
 
 
@@ -79,7 +80,8 @@ def gaussian_weights(sigma: Any, radius: Any = None, *, truncate: float = 4.0, a
         size = 2 * far[0] + 1, 2 * far[1] + 1
         result = call.fresh((*size, *shape), dtype)
         steps = [call.upload(np.arange(-reached, reached + 1.0)) for reached in far]
-        for where in blocks(shape, max(1, _AT_ONCE // (size[0] * size[1]))):
+        at_once = _AT_ONCE if call.home.device is None else _ON_DEVICE
+        for where in blocks(shape, max(1, at_once // (size[0] * size[1]))):
             rows, columns, *turned = (
                 each[(None,) * (len(shape) - each.ndim)]
                 for each in (*sigmas, *([] if turn is None else [turn]))
