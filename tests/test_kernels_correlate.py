@@ -309,3 +309,23 @@ def test_one_launch_for_a_whole_batch(cuda_backend, instantiations, planes):
         cuvarconv.unfold(x, 3)
         cuvarconv.correlate_vjp(x, x, k, wrt="weights")
     assert len(launched) == 3
+
+
+def test_sums_in_half_precision_are_stored_once_complete(cuda_backend, instantiations, monkeypatch):
+    """Each later launch adds 1/2 to 2048, which half precision cannot hold."""
+    monkeypatch.setattr(module("correlate_gradient"), "_MOST_TILES", 16)
+    x = np.full((65, 4, 5), 1 / 32, np.float16)
+    x[0] = 2048
+    g, k = np.ones_like(x), np.ones((1, 1, 4, 5), np.float16)
+    operands = map(cuda_backend.asarray, (g, x, k))
+    result = cuda_backend.to_numpy(cuvarconv.correlate_vjp(*operands, wrt="weights"))
+    assert_equal(result, np.full_like(k, 2050))
+
+
+def test_unfold_reads_nothing_behind_the_last_pixel(cuda_backend, instantiations):
+    """Rows lie 128 apart, but the last one ends with the memory."""
+    memory = cuda_backend.module.empty(39 * 128 + 126, np.float32)
+    memory[...] = cuda_backend.asarray(integers((memory.size,)))
+    x = cuda_backend.module.lib.stride_tricks.as_strided(memory, (40, 126), (512, 4))
+    expected = cuvarconv.unfold(cuda_backend.to_numpy(x), (2, 2), mode="valid")
+    assert_equal(cuda_backend.to_numpy(cuvarconv.unfold(x, (2, 2), mode="valid")), expected)
