@@ -225,7 +225,7 @@ def _home(name: str, array: Any) -> Home | None:
             f"{name}: the tensor requires grad, which the array functions would ignore; "
             f"use cuvarconv.torch, or pass {name}.detach()"
         )
-    if library == "cupy":
+    if library == "cupy" and not array.size:  # without an address to ask for
         return Home(library, array.device.id)
     if not hasattr(array, "__dlpack_device__"):
         return _HOST_ARRAYS

@@ -20,7 +20,8 @@ LOST = re.compile(
     "InvalidAddressSpace|InvalidPc|Assert)|"
     "CUDA_ERROR_(ILLEGAL_ADDRESS|MISALIGNED_ADDRESS|LAUNCH_FAILED|ILLEGAL_INSTRUCTION|HARDWARE_STACK_ERROR|"
     "INVALID_ADDRESS_SPACE|INVALID_PC|ASSERT)|"
-    "illegal memory access|misaligned address|unspecified launch failure"
+    "illegal memory access|misaligned address|unspecified launch failure|illegal instruction|"
+    "invalid program counter|device-side assert"
 )
 LIBRARIES: dict[str, Callable[[Any, Any], Any]] = {
     "torch": lambda torch, array: torch.asarray(array, device="cuda"),

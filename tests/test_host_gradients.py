@@ -61,6 +61,26 @@ ADJOINTS = {
         [zeros(16, 128, 128), np.moveaxis(zeros(3, 3, 16, 24, 128, 128), (2, 3), (4, 5))],
         {},
     ),
+    "local, few channels, far taps": (
+        "local_correlate",
+        [zeros(24, 2, 90, 90, dtype=np.complex128), small(3, 3, 24, 90, 90, 2, 8)],
+        {"dilation": 40},
+    ),
+    "local, one channel, complex": (
+        "local_correlate",
+        [zeros(1, 1024, 512, dtype=np.complex128), small(3, 3, 1024, 512, 1, 1)],
+        {"dilation": 120},
+    ),
+    "local, complex matrices": (
+        "local_correlate",
+        [zeros(24, 32, 90, 90, dtype=np.complex128), small(3, 3, 24, 90, 90, 32, 1)],
+        {"dilation": 40},
+    ),
+    "local, more pairs than a block has": (
+        "local_correlate",
+        [zeros(128, 4, 256), small(2, 1, 4, 256, 128, 128)],
+        {},
+    ),
     "local, many samples": ("local_correlate", [zeros(1 << 15, 2, 4, 4), small(3, 3, 4, 4, 2, 2)], {}),
     "local, kernels per sample": (
         "local_correlate",
@@ -174,6 +194,26 @@ GRADIENTS = {
     "local, pixels last": (
         "local_correlate",
         [zeros(16, 128, 128), np.moveaxis(zeros(3, 3, 16, 24, 128, 128), (2, 3), (4, 5))],
+        {},
+    ),
+    "local, few channels, far taps": (
+        "local_correlate",
+        [zeros(24, 2, 90, 90, dtype=np.complex128), small(3, 3, 24, 90, 90, 2, 8)],
+        {"dilation": 40},
+    ),
+    "local, one channel, complex": (
+        "local_correlate",
+        [zeros(1, 1024, 512, dtype=np.complex128), small(3, 3, 1024, 512, 1, 1)],
+        {"dilation": 120},
+    ),
+    "local, complex matrices": (
+        "local_correlate",
+        [zeros(24, 32, 90, 90, dtype=np.complex128), small(3, 3, 24, 90, 90, 32, 1)],
+        {"dilation": 40},
+    ),
+    "local, more pairs than a block has": (
+        "local_correlate",
+        [zeros(128, 4, 256), small(2, 1, 4, 256, 128, 128)],
         {},
     ),
     "local, many samples": ("local_correlate", [zeros(1 << 14, 2, 4, 4), small(3, 3, 4, 4, 2, 2)], {}),

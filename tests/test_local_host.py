@@ -14,7 +14,7 @@ pytestmark = pytest.mark.parametrize("xp", ["numpy"], indirect=True)
 
 ALL = 1 << 40
 SMALL = [
-    *(("_local_pairs", name, value) for name, value in [("_BLOCK", 40), ("_WIDTH", 3), ("_TILE", 50)]),
+    *(("_local_pairs", name, 300) for name in ("_BLOCK", "_TILE")),
     *(("_channels_last", name, 60) for name in ("_BLOCK", "KERNELS", "_COPIED", "_TILE", "_SAMPLES")),
     ("_channels_last", "_COLLECTED", 0),
 ]
@@ -31,7 +31,7 @@ LAYOUTS = {
 
 @pytest.fixture(params=[0, ALL], ids=["matrices", "pairs"])
 def way(request, monkeypatch):
-    """Make all calls go one way."""
+    """Make all calls go one way, but for the kernels' gradient of a single sample."""
     for name in LIMITS:
         monkeypatch.setattr(f"cuvarconv._cpu._local_pairs.{name}", request.param)
 
@@ -94,7 +94,7 @@ def test_one_bad_number_meets_its_own_channels_only(xp, way, layout, bad):
 
 
 @pytest.mark.parametrize(
-    ("small_products", "samples", "most"), [(True, 1, 32), (False, 1, 32), (True, 4, 32), (False, 4, 128)]
+    ("small_products", "samples", "most"), [(True, 1, 16), (False, 1, 16), (True, 4, 16), (False, 4, 128)]
 )
 def test_few_channels_are_paired(xp, monkeypatch, small_products, samples, most):
     """Up to the numbers of products with which pairs take less time than matrix products."""

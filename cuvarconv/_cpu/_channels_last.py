@@ -87,7 +87,7 @@ class Layout:
         return self.image_last(pixels.reshape(*shape[:own], *shape[-2:], *shape[own:-2]))
 
     def zeros(self, shape: tuple[int, ...], dtype: np.dtype, *, samples_last: bool = False) -> np.ndarray:
-        """Make such an array for (own…, shared…, C, H, W)."""
+        """Make (own…, H, W, samples, C) for (own…, shared…, C, H, W); samples may be last in memory."""
         own = len(self.own)
         pixels, samples = (*shape[:own], *shape[-2:]), math.prod(shape[own:-3])
         if samples_last:
@@ -117,9 +117,11 @@ class Layout:
 
 def pixels_last(kernels: np.ndarray) -> bool:
     """Whether the pixels of each channel of (…, C_in, C_out, H, W) follow each other in memory."""
-    *channels, down, across = map(abs, kernels.strides[-4:])
-    apart = [stride for stride, length in zip(channels, kernels.shape[-4:-2], strict=True) if length > 1]
-    return max(down, across) < min(apart, default=0)
+    axes = [
+        (abs(stride), length) for stride, length in zip(kernels.strides[-4:], kernels.shape[-4:], strict=True)
+    ]
+    channels, pixels = ([stride for stride, length in some if length > 1] for some in (axes[:2], axes[2:]))
+    return not channels or max(pixels, default=0) < min(channels)
 
 
 def multiply(rows: np.ndarray, columns: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cuvarconv._axis import IndexTable
-from cuvarconv._blocks import Where, rectangles
+from cuvarconv._blocks import Where, blocks
 from cuvarconv._cpu._channels_last import pixels_last
 from cuvarconv._cpu._runs import Run, Term, spread_tiles, tile_sum
 from cuvarconv._cpu._scratch import Scratch
@@ -25,13 +25,14 @@ from cuvarconv._cpu._workers import for_each, has_small_products
 from cuvarconv._window import Window
 
 # Products of a pixel under a tap; for more, matrix products take less time.
-_FEW = 32
+_FEW = 16
 _FEW_OF_SAMPLES = 128  # of several that share kernels, where BLAS has no kernels for small products
 
-_BLOCK = 1 << 18  # products in one block
-_WIDTH = 256  # of a block
-_TILE = 1 << 19  # pixels under their windows, once for every product
-_NUMBERS = 3 * _BLOCK + _TILE  # of a block
+_ONE_BY_ONE = 9  # pairs of channels for which pixels are copied plane by plane, which is faster for few
+_BLOCK = 1 << 20  # bytes of products in one block
+_TILE = 1 << 21  # bytes of pixels under their windows, once for every product
+_BYTES = 5 * _BLOCK + 3 * _TILE  # of a block: sums, products, pixels gathered, conjugated and repeated
+_SENT = 20 * _BLOCK  # the same where runs of outputs, twice as long each way as a block, send to it
 _INPUTS, _OUTPUTS = -4, -3  # axes of the channels
 
 
@@ -54,9 +55,10 @@ class Pairs:
         return self._together <= (_FEW_OF_SAMPLES if slow else _FEW)
 
     @property
-    def are_the_gradient(self) -> bool:
-        """Whether that of the kernels is no sum over samples, and several taps use the copies of a number."""
-        return self._one_sample and math.prod(self.kernels.shape[:2]) > 1 and self._together <= _BLOCK
+    def are_used_again(self) -> bool:
+        """Whether several taps of the kernels' gradient share copies, and no samples have to be added up."""
+        taps = math.prod(self.kernels.shape[:2])
+        return self._one_sample and taps > 1 and self._together <= self._numbers
 
     def correlate(self, input: np.ndarray, output: np.ndarray, window: Window) -> None:
         """Fill y[o,i,j] = Σ k[m,n,i,j,c,o] x[c,i+m,j+n]."""
@@ -75,7 +77,7 @@ class Pairs:
                 np.add(total, row, out=total)
             self._sum_over(_INPUTS, total, target)
 
-        for_each(block, self._blocks(window.output_shape), most_workers=self._workers)
+        for_each(block, self._blocks(window.output_shape), most_workers=WORKSPACE // _BYTES)
 
     def input_gradient(self, grad: np.ndarray, output: np.ndarray, window: Window) -> None:
         """Fill g_x[c,h,w] = Σ conj(k[m,n,i,j,c,o]) g[o,i,j], the conjugate of Σ k conj(g)."""
@@ -90,11 +92,20 @@ class Pairs:
             def tile_of(rows: Run, columns: Run) -> np.ndarray:
                 scratch.clear(kept)
                 read = self._images(grad, own, rows.hull, columns.hull)
-                sent = self._repeated(read.conj(), _INPUTS, scratch)
+                pairs = math.prod(self.kernels.shape[-4:-2])
+                at_once = read[..., 0, :, :].size * pairs * self.dtype.itemsize <= _TILE
+                sent = self._repeated(read.conj(), _INPUTS, scratch) if at_once else None
                 taken = scratch.taken
 
                 def row_terms(m: int, i: slice, hull: slice) -> Term:
-                    line = sent[..., i.start - rows.hull.start : i.stop - rows.hull.start, :]
+                    nonlocal taken
+                    some = slice(i.start - rows.hull.start, i.stop - rows.hull.start)
+                    if sent is None:
+                        scratch.clear(kept)
+                        line = self._repeated(read[..., some, :].conj(), _INPUTS, scratch)
+                        taken = scratch.taken
+                    else:
+                        line = sent[..., some, :]
 
                     def term(n: int, j: slice) -> np.ndarray:
                         scratch.clear(taken)
@@ -111,7 +122,7 @@ class Pairs:
                 np.conjugate(total, out=total)
             self._sum_over(_OUTPUTS, total, target)
 
-        for_each(block, self._blocks(window.image_shape), most_workers=self._workers)
+        for_each(block, self._blocks(window.image_shape), most_workers=WORKSPACE // _SENT)
 
     def kernels_gradient(self, grad: np.ndarray, input: np.ndarray, window: Window) -> None:
         """Fill the gradient, g_k[m,n,i,j,c,o] = Σ conj(x[c,i+m,j+n]) g[o,i,j] over samples that share it."""
@@ -130,7 +141,7 @@ class Pairs:
                     if not direct:
                         store(target, product.sum(self._shared, keepdims=True))
 
-        for_each(block, self._blocks(window.output_shape), most_workers=self._workers)
+        for_each(block, self._blocks(window.output_shape), most_workers=WORKSPACE // _BYTES)
 
     @property
     def _own(self) -> tuple[int, ...]:
@@ -154,16 +165,16 @@ class Pairs:
         return samples * math.prod(self.kernels.shape[-4:-2])
 
     @property
-    def _workers(self) -> int:
-        """Return how many blocks may be in progress."""
-        return WORKSPACE // (_NUMBERS * self.dtype.itemsize)
+    def _numbers(self) -> int:
+        """Return how many products a block may have."""
+        return _BLOCK // self.dtype.itemsize
 
     def _scratch(self) -> Scratch:
-        return Scratch(_NUMBERS * self.dtype.itemsize)
+        return Scratch(3 * _BLOCK + _TILE)
 
     def _blocks(self, image: tuple[int, int]) -> list[Where]:
         """Cut (own…, H, W), samples that share kernels being together."""
-        return rectangles((*self._own, *image), max(1, _BLOCK // self._together), _WIDTH)
+        return blocks((*self._own, *image), max(1, self._numbers // self._together))
 
     def _images(self, images: np.ndarray, own: Sequence[slice], *pixels: slice) -> np.ndarray:
         """View images (batch…, C, H, W) in a block."""
@@ -193,15 +204,15 @@ class Pairs:
         return made.transpose([self._order.index(axis) for axis in range(len(shape))])
 
     def _repeated(self, planes: np.ndarray, axis: int, scratch: Scratch) -> np.ndarray:
-        """Give every plane (batch…, C, H, W) to all channels of another `axis`.
+        """Give every plane (batch…, C, H, W) to all channels of another `axis`: copies, or a view.
 
-        They are copied unless pixels lie side by side in memory.
+        Where pixels lie side by side in the kernels, that of one channel is multiplied by all as it is.
         """
         planes = move_axis(planes[..., None], -1, axis)
         if pixels_last(self.kernels):
             return planes.astype(self.dtype, copy=False)
         pairs = self._empty(planes, scratch)
-        if math.prod(pairs.shape[-4:-2]) > _FEW:  # long lines of them are side by side
+        if math.prod(pairs.shape[-4:-2]) > _ONE_BY_ONE:
             np.copyto(pairs, planes)
             return pairs
         whole = np.broadcast_to(planes, pairs.shape)
@@ -221,7 +232,7 @@ class Pairs:
             return self._repeated(tile.conj() if conjugate else tile, _OUTPUTS, scratch)
 
         numbers = planes[..., 0, 0].size * self.kernels.shape[-3]
-        return rows_of_taps(window, tile_of, numbers, _TILE)
+        return rows_of_taps(window, tile_of, numbers, _TILE // self.dtype.itemsize)
 
     def _sum_over(self, axis: int, pairs: np.ndarray, target: np.ndarray) -> None:
         """Add pairs up over an axis of channels."""

@@ -12,9 +12,10 @@ from cuvarconv._axis import CVAL, Axis, IndexTable
 from cuvarconv._blocks import blocks, tap_chunks
 from cuvarconv._window import Window
 
+TapRow = tuple[int, list[tuple[int, np.ndarray]]]  # (m, [(n, the pixels under tap (m, n)), …])
+
 _SMALL = 1 << 12  # pixels; of so few all are looked up, which is faster than to cut them into rectangles
 _TOGETHER = 1 << 16  # pixels that are looked up, or converted, at once, to a temporary array
-TapRow = tuple[int, list[tuple[int, np.ndarray]]]  # (m, [(n, the pixels under tap (m, n)), …])
 WORKSPACE = 64 << 20  # bytes that all blocks in progress may take together
 
 # Of one array of a block: memory is read faster the longer the pieces of each tap's weights are, and threads

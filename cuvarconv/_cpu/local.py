@@ -14,7 +14,7 @@ from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-BYTES = 16 << 20  # that one block takes: a tile, kernels converted, products and sums
+_NUMBERS = 2 << 20  # numbers that one block takes: a tile, kernels converted, products and sums
 
 
 def local_correlate(
@@ -25,7 +25,7 @@ def local_correlate(
     *,
     dtype: np.dtype,
 ) -> None:
-    """One small matrix product per pixel and tap, all samples that share a kernel at once, or pairs.
+    """One small matrix product per pixel and tap, all samples that share it at once; few channels in pairs.
 
     `input` is (batch…, C_in, H, W), `kernels` (kh, kw, batch…, C_in, C_out, H_out, W_out) with batch
     axes of length 1 where they are shared, `output` (batch…, C_out, H_out, W_out); `dtype` is the
@@ -56,4 +56,9 @@ def local_correlate(
         store(target, layout.by_image(total, target.shape))
 
     with serial_blas:
-        for_each(block, list(itertools.product(cuts, samples)), most_workers=WORKSPACE // BYTES)
+        for_each(block, list(itertools.product(cuts, samples)), most_workers=workers(dtype))
+
+
+def workers(dtype: np.dtype) -> int:
+    """Return how many blocks of matrices may be in progress."""
+    return WORKSPACE // (_NUMBERS * max(8, dtype.itemsize))

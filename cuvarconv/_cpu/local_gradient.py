@@ -11,9 +11,9 @@ from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._channels_last import Layout, multiply
 from cuvarconv._cpu._local_pairs import Pairs
 from cuvarconv._cpu._runs import Term, spread_block
-from cuvarconv._cpu._tiles import WORKSPACE, store
+from cuvarconv._cpu._tiles import store
 from cuvarconv._cpu._workers import for_each, serial_blas
-from cuvarconv._cpu.local import BYTES
+from cuvarconv._cpu.local import workers
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
@@ -40,21 +40,24 @@ def local_input_gradient(
     layout = Layout.of(kernels)
     given, results, matrices = layout.images(grad), layout.images(output), layout.matrices(kernels)
     cuts, samples = layout.blocks(grad.shape[:-3], window.image_shape, kernels.shape[-4:-2])
+    samples_last = kernels.shape[-3] > 1  # or the products are not sums
 
     def block(at: tuple[Where, Where]) -> None:
         *batch, down, across = layout.both(*at)
         planes, target = given[tuple(batch)], results[(*batch, slice(None), down, across)]
         taps = matrices[(slice(None), slice(None), *at[0][:-2])]
-        total = layout.zeros(target.shape, dtype, samples_last=True)
+        total = layout.zeros(target.shape, dtype, samples_last=samples_last)
 
         def row_terms(m: int, i: slice, hull: slice) -> Term:
             from_here = planes[..., i, hull].astype(dtype, copy=False)
-            sent = layout.by_pixel(from_here, samples_last=True).swapaxes(-1, -2)
+            sent = layout.by_pixel(from_here, samples_last=samples_last)
 
             def term(n: int, j: slice) -> np.ndarray:
                 tap = layout.in_order(taps[m, n][..., i, j, :, :], dtype)
                 vectors = sent[..., j.start - hull.start : j.stop - hull.start, :, :]
-                return layout.image_last(multiply(tap.conj(), vectors).swapaxes(-1, -2))
+                if not samples_last:
+                    return layout.image_last(multiply(vectors, tap.conj().swapaxes(-1, -2)))
+                return layout.image_last(multiply(tap.conj(), vectors.swapaxes(-1, -2)).swapaxes(-1, -2))
 
             return term
 
@@ -62,7 +65,7 @@ def local_input_gradient(
         store(target, layout.by_image(total, target.shape))
 
     with serial_blas:
-        for_each(block, list(itertools.product(cuts, samples)), most_workers=WORKSPACE // BYTES)
+        for_each(block, list(itertools.product(cuts, samples)), most_workers=workers(dtype))
 
 
 def local_kernels_gradient(
@@ -81,7 +84,7 @@ def local_kernels_gradient(
     """
     dtype = accumulator_dtype(dtype)
     pairs = Pairs(output, grad.shape[:-3], dtype)
-    if pairs.are_few or pairs.are_the_gradient:
+    if pairs.are_few or pairs.are_used_again:
         pairs.kernels_gradient(grad, input, window)
         return
     layout = Layout.of(output)
@@ -107,4 +110,4 @@ def local_kernels_gradient(
             store(target, total)
 
     with serial_blas:
-        for_each(block, cuts, most_workers=WORKSPACE // BYTES)
+        for_each(block, cuts, most_workers=workers(dtype))

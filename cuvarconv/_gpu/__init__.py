@@ -109,7 +109,7 @@ def current(device: int, library: str) -> Iterator[None]:
             try:
                 yield
             finally:
-                if library != "cupy":  # then it does not know until when this stream reads what it lent
+                if library != "cupy":  # JAX does not know that this stream still reads its operands
                     cupy.cuda.get_current_stream().synchronize()
 
 

@@ -25,8 +25,10 @@ def uploaded(array: Any) -> Any:
 def _is_capturing() -> bool:
     try:
         return bool(cupy.cuda.get_current_stream().is_capturing())
-    except cupy.cuda.runtime.CUDARuntimeError:  # of the null stream while another stream is captured
-        return True
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        if "StreamCaptureImplicit" in str(error):  # of the null stream while another stream is captured
+            return True
+        raise
 
 
 class _Kept:

@@ -24,10 +24,9 @@ def may_share_memory(first: Any, second: Any) -> bool:
 def _extent(array: Any) -> tuple[int, int]:
     """Return the addresses of an array's first byte and of the one behind its last."""
     reach = [(length - 1) * stride for length, stride in zip(array.shape, array.strides, strict=True)]
-    start = array.data.ptr
-    return start + sum(min(0, each) for each in reach), start + sum(
-        max(0, each) for each in reach
-    ) + array.itemsize
+    first = array.data.ptr + sum(each for each in reach if each < 0)
+    last = array.data.ptr + sum(each for each in reach if each > 0)
+    return first, last + array.itemsize
 
 
 def from_torch() -> AbstractContextManager[None]:

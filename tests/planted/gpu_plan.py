@@ -166,8 +166,8 @@ PLANTED = [
             ),
             (
                 "reversed views taken for what follows their first element",
-                "start + sum(min(0, each) for each in reach)",
-                "start",
+                "sum(each for each in reach if each < 0)",
+                "0",
             ),
         ],
     ),

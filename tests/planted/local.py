@@ -29,8 +29,8 @@ PLANTED = [
             ),
             (
                 "outputs taken from the first row that the pixels reach",
-                "sent[..., i.start - rows.hull.start : i.stop - rows.hull.start, :]",
-                "sent[..., : i.stop - i.start, :]",
+                "some = slice(i.start - rows.hull.start, i.stop - rows.hull.start)",
+                "some = slice(0, i.stop - i.start)",
             ),
             (
                 "outputs taken from the first column",
