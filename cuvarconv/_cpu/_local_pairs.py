@@ -66,13 +66,13 @@ class Pairs:
         def block(where: Where) -> None:
             *own, down, across = where
             scratch, target = self._scratch(), self._images(output, own, down, across)
-            total, row, product = (self._empty(target, scratch) for _ in range(3))
+            total, row, product = (self.empty(target, scratch) for _ in range(3))
             total.fill(0)
             planes, part = self._images(input, own), window.part(down, across)
             for m, ((n, pixels), *others) in self._pixels(planes, part, scratch):
-                np.multiply(pixels, self._tap(m, n, *where), out=row)
+                np.multiply(pixels, self.tap(m, n, *where), out=row)
                 for n, pixels in others:
-                    np.multiply(pixels, self._tap(m, n, *where), out=product)
+                    np.multiply(pixels, self.tap(m, n, *where), out=product)
                     np.add(row, product, out=row)
                 np.add(total, row, out=total)
             self._sum_over(_INPUTS, total, target)
@@ -85,39 +85,10 @@ class Pairs:
         def block(where: Where) -> None:
             *own, down, across = where
             scratch, target = self._scratch(), self._images(output, own, down, across)
-            total = self._empty(target, scratch)
+            total = self.empty(target, scratch)
             total.fill(0)
-            kept = scratch.taken
-
-            def tile_of(rows: Run, columns: Run) -> np.ndarray:
-                scratch.clear(kept)
-                read = self._images(grad, own, rows.hull, columns.hull)
-                pairs = math.prod(self.kernels.shape[-4:-2])
-                at_once = read[..., 0, :, :].size * pairs * self.dtype.itemsize <= _TILE
-                sent = self._repeated(read.conj(), _INPUTS, scratch) if at_once else None
-                taken = scratch.taken
-
-                def row_terms(m: int, i: slice, hull: slice) -> Term:
-                    nonlocal taken
-                    some = slice(i.start - rows.hull.start, i.stop - rows.hull.start)
-                    if sent is None:
-                        scratch.clear(kept)
-                        line = self._repeated(read[..., some, :].conj(), _INPUTS, scratch)
-                        taken = scratch.taken
-                    else:
-                        line = sent[..., some, :]
-
-                    def term(n: int, j: slice) -> np.ndarray:
-                        scratch.clear(taken)
-                        factors = line[..., j.start - hull.start : j.stop - hull.start]
-                        product = self._empty(factors, scratch)
-                        return np.multiply(factors, self._tap(m, n, *own, i, j), out=product)
-
-                    return term
-
-                return tile_sum(total, rows, columns, row_terms)
-
-            spread_tiles(total, window, down, across, tile_of)
+            sent = _Sent(self, self._images(grad, own), own, total, scratch)
+            spread_tiles(total, window, down, across, sent.tile)
             if total.dtype.kind == "c":
                 np.conjugate(total, out=total)
             self._sum_over(_OUTPUTS, total, target)
@@ -131,8 +102,8 @@ class Pairs:
         def block(where: Where) -> None:
             *own, down, across = where
             scratch = self._scratch()
-            sent = self._repeated(self._images(grad, own, down, across), _INPUTS, scratch)
-            product = self._empty(sent, scratch)
+            sent = self.repeated(self._images(grad, own, down, across), _INPUTS, scratch)
+            product = self.empty(sent, scratch)
             planes, part = self._images(input, own), window.part(down, across)
             for m, row in self._pixels(planes, part, scratch, conjugate=True):
                 for n, pixels in row:
@@ -188,7 +159,8 @@ class Pairs:
         at: Any = (m, n, *own, slice(None), slice(None), down, across)
         return self.kernels[at]
 
-    def _tap(self, m: int, n: int, *where: slice) -> np.ndarray:
+    def tap(self, m: int, n: int, *where: slice) -> np.ndarray:
+        """Return a tap of the kernels in a block of (own…, H, W), in the computing dtype."""
         return self._part(m, n, *where).astype(self.dtype, copy=False)
 
     @cached_property
@@ -197,13 +169,17 @@ class Pairs:
         batch, strides = len(self.batch), self.kernels.strides[-4:]
         return (*range(batch), *sorted(range(batch, batch + 4), key=lambda axis: -abs(strides[axis - batch])))
 
-    def _empty(self, like: np.ndarray, scratch: Scratch) -> np.ndarray:
+    def nbytes(self, like: np.ndarray) -> int:
+        """Return the bytes of pairs for the samples and pixels of images (batch…, C, H, W)."""
+        return like[..., 0, :, :].size * math.prod(self.kernels.shape[-4:-2]) * self.dtype.itemsize
+
+    def empty(self, like: np.ndarray, scratch: Scratch) -> np.ndarray:
         """Take an array of pairs for the samples and pixels of another."""
         shape = (*like.shape[: len(self.batch)], *self.kernels.shape[-4:-2], *like.shape[-2:])
         made = scratch.empty(tuple([shape[axis] for axis in self._order]), self.dtype)
         return made.transpose([self._order.index(axis) for axis in range(len(shape))])
 
-    def _repeated(self, planes: np.ndarray, axis: int, scratch: Scratch) -> np.ndarray:
+    def repeated(self, planes: np.ndarray, axis: int, scratch: Scratch) -> np.ndarray:
         """Give every plane (batch…, C, H, W) to all channels of another `axis`: copies, or a view.
 
         Where pixels lie side by side in the kernels, that of one channel is multiplied by all as it is.
@@ -211,7 +187,7 @@ class Pairs:
         planes = move_axis(planes[..., None], -1, axis)
         if pixels_last(self.kernels):
             return planes.astype(self.dtype, copy=False)
-        pairs = self._empty(planes, scratch)
+        pairs = self.empty(planes, scratch)
         if math.prod(pairs.shape[-4:-2]) > _ONE_BY_ONE:
             np.copyto(pairs, planes)
             return pairs
@@ -229,7 +205,7 @@ class Pairs:
         def tile_of(rows: IndexTable, columns: IndexTable) -> np.ndarray:
             scratch.clear(kept)
             tile = gather(planes, rows, columns, window.cval, self.dtype)
-            return self._repeated(tile.conj() if conjugate else tile, _OUTPUTS, scratch)
+            return self.repeated(tile.conj() if conjugate else tile, _OUTPUTS, scratch)
 
         numbers = planes[..., 0, 0].size * self.kernels.shape[-3]
         return rows_of_taps(window, tile_of, numbers, _TILE // self.dtype.itemsize)
@@ -245,3 +221,42 @@ class Pairs:
                 np.add(total, each[..., channel, :, :], out=total)
         if sums is not target:
             store(target, sums)
+
+
+class _Sent:
+    """What outputs send to the pixels of a block that they read, k conj(g), in room that is used again."""
+
+    def __init__(
+        self, pairs: Pairs, grad: np.ndarray, own: Sequence[slice], total: np.ndarray, scratch: Scratch
+    ) -> None:
+        self._pairs, self._grad, self._own, self._total = pairs, grad, own, total
+        self._scratch, self._kept = scratch, scratch.taken
+
+    def tile(self, rows: Run, columns: Run) -> np.ndarray:
+        """Return what is sent to runs of entries, (batch…, C_in, C_out, rows, columns)."""
+        self._scratch.clear(self._kept)
+        self._first, self._read = rows.hull.start, self._grad[..., rows.hull, columns.hull]
+        room = self._pairs.nbytes(self._read)
+        self._all = self._repeated(self._read) if room <= _TILE else None
+        return tile_sum(self._total, rows, columns, self._row)
+
+    def _row(self, m: int, i: slice, hull: slice) -> Term:
+        """Return the terms of a row of taps; all rows of outputs were repeated together if they fit."""
+        some = slice(i.start - self._first, i.stop - self._first)
+        if self._all is None:
+            self._scratch.clear(self._kept)
+            line = self._repeated(self._read[..., some, :])
+        else:
+            line = self._all[..., some, :]
+        taken = self._scratch.taken
+
+        def term(n: int, j: slice) -> np.ndarray:
+            self._scratch.clear(taken)
+            factors = line[..., j.start - hull.start : j.stop - hull.start]
+            product = self._pairs.empty(factors, self._scratch)
+            return np.multiply(factors, self._pairs.tap(m, n, *self._own, i, j), out=product)
+
+        return term
+
+    def _repeated(self, grad: np.ndarray) -> np.ndarray:
+        return self._pairs.repeated(grad.conj(), _INPUTS, self._scratch)

@@ -19,7 +19,11 @@ PLANTED = [
             ),
             ("sums from what was in memory", "total.fill(0)\n            planes, part", "planes, part"),
             ("the gradient of pixels unconjugated", "np.conjugate(total, out=total)", "pass"),
-            ("gradients unconjugated", "self._repeated(read.conj(), _INPUTS", "self._repeated(read, _INPUTS"),
+            (
+                "gradients unconjugated",
+                "self._pairs.repeated(grad.conj(), _INPUTS",
+                "self._pairs.repeated(grad, _INPUTS",
+            ),
             ("the gradient of kernels unconjugated", "tile.conj() if conjugate else tile", "tile"),
             ("the last sample for all", "product.sum(self._shared, keepdims=True)", "product[-1:]"),
             (
@@ -29,7 +33,7 @@ PLANTED = [
             ),
             (
                 "outputs taken from the first row that the pixels reach",
-                "some = slice(i.start - rows.hull.start, i.stop - rows.hull.start)",
+                "some = slice(i.start - self._first, i.stop - self._first)",
                 "some = slice(0, i.stop - i.start)",
             ),
             (
