@@ -32,7 +32,7 @@ _ONE_BY_ONE = 9  # pairs of channels for which pixels are copied plane by plane,
 _BLOCK = 1 << 20  # bytes of products in one block
 _TILE = 1 << 21  # bytes of pixels under their windows, once for every product
 _BYTES = 5 * _BLOCK + 3 * _TILE  # of a block: sums, products, pixels gathered, conjugated and repeated
-_SENT = 20 * _BLOCK  # the same where runs of outputs, twice as long each way as a block, send to it
+_GRADIENT = 20 * _BLOCK  # bytes of one to which runs of outputs send, twice as long each way
 _INPUTS, _OUTPUTS = -4, -3  # axes of the channels
 
 
@@ -93,7 +93,7 @@ class Pairs:
                 np.conjugate(total, out=total)
             self._sum_over(_OUTPUTS, total, target)
 
-        for_each(block, self._blocks(window.image_shape), most_workers=WORKSPACE // _SENT)
+        for_each(block, self._blocks(window.image_shape), most_workers=WORKSPACE // _GRADIENT)
 
     def kernels_gradient(self, grad: np.ndarray, input: np.ndarray, window: Window) -> None:
         """Fill the gradient, g_k[m,n,i,j,c,o] = Σ conj(x[c,i+m,j+n]) g[o,i,j] over samples that share it."""

@@ -10,7 +10,7 @@ from cuvarconv._cpu._workers import for_each, get_workers
 from cuvarconv._window import Window
 
 _TILE = 2 * BLOCK  # bytes of the pixels under a block's windows
-_BYTES = 5 * BLOCK  # that a worker takes: two tiles, and what is looked up for one
+_BYTES = 9 * BLOCK  # that a worker takes: two tiles, what is looked up for one, tables of narrow images
 _LEAST = 1 << 16  # windows that are given to another worker
 
 
