@@ -15,7 +15,7 @@ pytestmark = pytest.mark.parametrize("xp", ["numpy"], indirect=True)
 ALL = 1 << 40
 SMALL = [
     *(("_local_pairs", name, 300) for name in ("_BLOCK", "_TILE")),
-    *(("_channels_last", name, 60) for name in ("_BLOCK", "KERNELS", "_COPIED", "_TILE", "_SAMPLES")),
+    *(("_channels_last", name, 60) for name in ("_BLOCK", "_KERNELS", "_COPIED", "_TILE", "_SAMPLES")),
     ("_channels_last", "_COLLECTED", 0),
 ]
 LIMITS = "_FEW", "_FEW_OF_SAMPLES"

@@ -16,7 +16,7 @@ from cuvarconv._window import Window
 
 _SAMPLES = 1 << 14  # numbers per pixel, over samples and channels, in one block
 _BLOCK = 1 << 18  # numbers in one block, over pixels, samples and channels
-KERNELS = 1 << 19  # kernel values in one block, for one tap
+_KERNELS = 1 << 19  # kernel values in one block, for one tap
 _COPIED = 1 << 17  # the same where they are put in order
 _COLLECTED = 256  # numbers of a matrix that BLAS may be given one by one, where pixels lie side by side
 _TILE = 1 << 19  # pixels under their windows, over samples and channels
@@ -58,7 +58,7 @@ class Layout:
         """Cut (own…, H, W), and the shared batch axes, so that one block of each goes together."""
         samples = blocks(tuple(batch[axis] for axis in self.shared), max(1, _SAMPLES // sum(channels)))
         together = math.prod(part.stop - part.start for part in samples[0]) if samples else 1
-        kernels = _COPIED if self.ordered else KERNELS
+        kernels = _COPIED if self.ordered else _KERNELS
         pixels = min(_BLOCK // (together * sum(channels)), kernels // math.prod(channels))
         return blocks((*(batch[axis] for axis in self.own), *image), max(1, pixels)), samples
 

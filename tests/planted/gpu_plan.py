@@ -1,6 +1,6 @@
 """Bugs in how launches are planned and kept."""
 
-from planted.suites import CORRELATE_ON_GPU, CUDA, ON_GPU, TENSOR
+from planted.suites import CORRELATE_ON_GPU, ON_GPU, TENSOR
 
 PLANTED = [
     (
@@ -157,7 +157,7 @@ PLANTED = [
     ),
     (
         "cuvarconv/_gpu/_memory.py",
-        ("tests/test_correlate_arrays.py", "tests/test_replay.py", *CUDA),
+        ("tests/test_overlap.py", "-k", "cuda or one_by_one"),
         [
             (
                 "overlap of views that start together only",

@@ -2,7 +2,7 @@
 
 CUDA = ("-k", "cuda or test_kernels or test_blocks and not numpy")
 HOST = ("-k", "not cuda")
-CORRELATE = ("tests/test_correlate.py", "tests/test_correlate_arrays.py")
+CORRELATE = ("tests/test_correlate.py", "tests/test_correlate_arrays.py", "tests/test_overlap.py")
 MODULATED = ("tests/test_modulated.py", "tests/test_modulated_arrays.py")
 ANY_CALL = ("tests/test_blocks.py", "tests/test_hypothesis.py", "tests/test_scipy_parity.py")
 MODULATED_GRADIENTS_ON_GPU = (
