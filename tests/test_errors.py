@@ -390,19 +390,3 @@ def test_later_arguments_are_keyword_only(function):
     operands = [arguments[name] for name in ("input", "weights", "modulation") if name in arguments]
     with pytest.raises(TypeError, match="positional argument"):
         getattr(cuvarconv, function)(*operands, None, "wrap", 0.0, 0, (0, 1))
-
-
-@pytest.mark.parametrize(
-    ("workers", "error", "says"),
-    [
-        (0, ValueError, "workers: expected at least 1, got 0"),
-        (-3, ValueError, "workers: expected at least 1, got -3"),
-        (1.5, TypeError, "workers: expected an int, got 1.5"),
-        (None, TypeError, "workers: expected an int, got None"),
-    ],
-)
-def test_wrong_number_of_workers(workers, error, says):
-    before = cuvarconv.get_workers()
-    with pytest.raises(error, match=f"^{re.escape(says)}$"), cuvarconv.set_workers(workers):
-        pass
-    assert cuvarconv.get_workers() == before

@@ -1,6 +1,7 @@
 """The NumPy backend as a guest in its process: memory and threads."""
 
 import math
+import re
 import sys
 import threading
 import tracemalloc
@@ -347,3 +348,19 @@ def test_output_whose_elements_share_memory_is_refused():
     with pytest.raises(ValueError, match=r"output: elements share memory \(strides \(0, 8\)\)"):
         cuvarconv.correlate(np.ones((3, 4)), [[1.0]], output)
     assert not memory.any()
+
+
+@pytest.mark.parametrize(
+    ("workers", "error", "says"),
+    [
+        (0, ValueError, "workers: expected at least 1, got 0"),
+        (-3, ValueError, "workers: expected at least 1, got -3"),
+        (1.5, TypeError, "workers: expected an int, got 1.5"),
+        (None, TypeError, "workers: expected an int, got None"),
+    ],
+)
+def test_wrong_number_of_workers(workers, error, says):
+    before = cuvarconv.get_workers()
+    with pytest.raises(error, match=f"^{re.escape(says)}$"), cuvarconv.set_workers(workers):
+        pass
+    assert cuvarconv.get_workers() == before
