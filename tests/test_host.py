@@ -297,8 +297,10 @@ def test_blas_keeps_its_threads():
 
 
 def test_blas_stays_in_its_thread_while_workers_multiply(monkeypatch):
+    """All BLAS libraries, of which the list is made anew: it lacks what was loaded after the first call."""
     module, seen = sys.modules["cuvarconv._cpu.modulated"], []
     multiply = module.multiply
+    sys.modules["cuvarconv._cpu._workers"]._blas_libraries.cache_clear()
 
     def watched(*arguments):
         seen.extend(blas_threads())
