@@ -41,11 +41,11 @@ class Adjoint:
     def tile(self, total: np.ndarray, rows: Run, columns: Run) -> np.ndarray:
         """Return what is sent to runs of entries, (batch…, C_in, rows, columns)."""
         tile = zeros_like(total, rows.length, columns.length)
-        groups, outputs = self.matrices.shape[:2]
+        groups, outputs, *_, channels = self.matrices.shape
         lines = [self._line(across.outputs) for across in columns.reaches]
         pixels = tile[..., 0, 0, 0].size * max(line.stop - line.start for line in lines)  # of a row
         per_row = pixels * groups * outputs
-        together = min(rows_together(groups, outputs), pixels_together(per_row))
+        together = min(rows_together(groups, outputs, channels), pixels_together(per_row))
         at_once = min(together, len(rows.reaches))
         pieces = list(_pieces(rows, pixels_together(per_row * at_once)))
         height = max(entries.stop - entries.start for entries in pieces)

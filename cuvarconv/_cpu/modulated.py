@@ -47,7 +47,7 @@ def modulated_correlate(
         factors = modulation[(slice(None), slice(None), *matching(modulation, everywhere))]
         target = move_axis(output[everywhere], -3, 0)
         sums = target if target.dtype == dtype else np.empty(target.shape, dtype)
-        for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype):
+        for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype, matrices.shape[1]):
             columns = modulated(slab, factors)
             part = sums[(slice(None), *slab.where)]
             matrix = matrices[(slice(None), slice(None), *slab.taps)]

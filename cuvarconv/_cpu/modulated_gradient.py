@@ -169,7 +169,7 @@ def modulated_weights_gradient(
         everywhere = (*batch, slice(None), down, across)
         factors = modulation[(slice(None), slice(None), *matching(modulation, everywhere))]
         totals = sums.reshape(groups, outputs // groups, *output.shape[1:])
-        for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype):
+        for slab in slabs(input[tuple(batch)], window.part(down, across), groups, dtype, outputs // groups):
             given = _under(slab, grad[everywhere], groups, dtype)
             columns = modulated(slab, factors)
             if dtype.kind == "c":
@@ -215,7 +215,7 @@ def modulated_modulation_gradient(
         *batch, down, across = where
         part = window.part(down, across)
         planes = grad[(*batch, slice(None), down, across)]
-        for slab in slabs(input[tuple(batch)], part, groups, dtype):
+        for slab in slabs(input[tuple(batch)], part, groups, dtype, matrices.shape[1]):
             matrix = matrices[(slice(None), slice(None), *slab.taps)]
             products = back_project(matrix, _under(slab, planes, groups, dtype), slab.scratch.empty)
             target = sums[(*slab.taps, slice(None), *matching(sums, slab.where))]
