@@ -42,7 +42,7 @@ def test_maps_some_taps_at_a_time_on_the_host(xp, monkeypatch, mode, dtype, toge
     for module, name, value in [
         ("bilateral", "_TAPS", together),
         ("_bilateral_adjoint", "_TAPS", together),
-        *(("bilateral", name, 1) for name in ("_SMALLEST", "_FEWEST")),
+        *(("bilateral", name, 1) for name in ("_SMALLEST", "_FEWEST", "_LEAST")),
         ("bilateral", "BLOCK", 40),
         ("bilateral_gradient", "BLOCK", 40),
         ("bilateral_gradient", "_MAPPED", (500, 1 << 20)),

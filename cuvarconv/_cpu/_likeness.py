@@ -12,6 +12,7 @@ import numpy as np
 
 from cuvarconv._cpu._scratch import Scratch
 from cuvarconv._cpu._tiles import gather, tap_chunks, windows
+from cuvarconv._cpu._weights import exponentials, may_vanish
 from cuvarconv._window import Window
 
 _TILE = 1 << 19  # pixels and features under their windows
@@ -94,9 +95,19 @@ class Widths:
         return missing if missing.any() else None
 
     def taps(
-        self, down: int, across: range, rises: np.ndarray, differences: np.ndarray, scratch: Scratch
+        self,
+        down: int,
+        across: range,
+        rises: np.ndarray,
+        differences: np.ndarray,
+        scratch: Scratch,
+        *,
+        vanish: bool,
     ) -> Taps:
-        """Weigh taps by the differences g(q) − g(p), which are overwritten but where they are the rises."""
+        """Weigh taps by the differences g(q) − g(p), which are overwritten but where they are the rises.
+
+        Some weights may `vanish`, or none.
+        """
         scaled = scratch.empty(differences.shape, differences.dtype) if differences is rises else differences
         np.multiply(differences, self.sharpness[..., None, :, :], scaled)
         first, *others = np.moveaxis(scaled, -3, 0)
@@ -108,7 +119,8 @@ class Widths:
         distances = distances.reshape(-1, *(1,) * (first.ndim - 1))
         shared = self.falloff.size == 1
         np.subtract(np.multiply(self.falloff, -distances, None if shared else weights), squares, weights)
-        np.exp(weights, weights)
+        for step in exponentials(weights, vanish=vanish):
+            step()
         missing = self.missing(down, across)
         taps = Taps(down, across, distances, weights, squares, rises, scaled, missing, scratch)
         taps.exists(weights)
@@ -184,35 +196,47 @@ class Block:
         largest = max(self.central_features.nbytes, math.prod(self.shapes[1]) * self.dtype.itemsize)
         together = max(1, min(window.columns.taps, self.together // max(1, largest)))
         scratch = Scratch(0)
-        for row_taps, column_taps, pixels, features in self._seen(window, self.central_features.dtype):
+        for row_taps, column_taps, pixels, features, vanish in self._seen(window, self.real):
             places = range(column_taps.start - radius, column_taps.stop - radius)
             runs = [slice(first, first + together) for first in range(0, len(places), together)]
             for m, line in enumerate(range(row_taps.start, row_taps.stop)):
                 yield (
-                    self._taps(line - radius, places[run], pixels[m, run], features[m, run], scratch)
+                    self._taps(line - radius, places[run], pixels[m, run], features[m, run], scratch, vanish)
                     for run in runs
                 )
 
     def _taps(
-        self, down: int, across: range, pixels: np.ndarray, features: np.ndarray, scratch: Scratch
+        self,
+        down: int,
+        across: range,
+        pixels: np.ndarray,
+        features: np.ndarray,
+        scratch: Scratch,
+        vanish: bool,
     ) -> Taps:
         scratch.start_again()
         central = self.central_features
         differences = scratch.empty((len(features), *central.shape), central.dtype)
         np.subtract(features, central, differences)
         rises = self.rises(pixels, differences, scratch)
-        return self.widths.taps(down, across, rises, differences, scratch)
+        return self.widths.taps(down, across, rises, differences, scratch, vanish=vanish)
 
-    def _seen(self, window: Window, dtype: np.dtype) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+    def _seen(
+        self, window: Window, dtype: np.dtype
+    ) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray, bool]]:
+        """Yield some taps, the pixels and features that they see, and whether their weights may vanish."""
         count = self.planes[..., 0, 0].size + self.features[..., 0, 0].size
+        sharpness = float(self.widths.sharpness.max())
+        falloff = 2 * (window.rows.taps // 2) ** 2 * float(self.widths.falloff.max())
         for row_taps, column_taps in tap_chunks(window, count, _TILE):
             chunk = window.taps(row_taps, column_taps)
             tables = chunk.rows.table(), chunk.columns.table()
-            features = windows(gather(self.features, *tables, window.cval, dtype), *tables, chunk)
-            pixels = features
+            tile = gather(self.features, *tables, window.cval, dtype)
+            vanish = may_vanish(np.moveaxis(tile, -3, 0), sharpness, falloff)
+            pixels = features = windows(tile, *tables, chunk)
             if self.planes is not self.features:
                 pixels = windows(gather(self.planes, *tables, window.cval, self.dtype), *tables, chunk)
-            yield row_taps, column_taps, pixels, features
+            yield row_taps, column_taps, pixels, features, vanish
 
 
 def centres(planes: np.ndarray, window: Window, outside: Any, dtype: np.dtype) -> np.ndarray:

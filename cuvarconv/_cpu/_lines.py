@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from cuvarconv._cpu._likeness import Block
 from cuvarconv._cpu._pairs import Likeness, Tile, largest
 from cuvarconv._cpu._tiles import gather
-from cuvarconv._cpu._walk import Row, Walk
+from cuvarconv._cpu._walk import Row, Step, Walk
 from cuvarconv._window import Window
 
 
@@ -34,7 +36,7 @@ class Lines:
         sharpness, falloff = (
             float(number.reshape(())) for number in (block.widths.sharpness, block.widths.falloff)
         )
-        likeness = Likeness.of(features, sharpness, falloff)
+        likeness = Likeness.of(features, tile.pixels, sharpness, falloff)
         batch = block.planes.shape[:-3]
         if block.planes is block.features:
             return cls(tile, likeness, features, likeness.unit, batch, block.real)
@@ -81,13 +83,15 @@ class Rises:
         self.planes = slice(1, 1 + len(lines.pixels))
         self._line = walk.line(lines.pixels) if lines.joint else None  # or else the differences are the rises
 
-    def weigh(self, row: Row) -> None:
-        """Write them to the pairs' planes."""
+    def weigh(self, row: Row, room: int) -> Iterator[Step]:
+        """Yield the calls that write them to the pairs' planes."""
         if self._line is not None:
             products = row.planes[self.planes]
-            np.subtract(self._line.seconds[row.number], self._line.firsts[row.number], products)
+            yield partial(
+                np.subtract, self._line.seconds[row.number], self._line.firsts[row.number], products
+            )
         products = row.flat[self.planes]
-        np.multiply(products, row.flat_weights, products)
+        yield partial(np.multiply, products, row.flat_weights(room), products)
 
 
 def limited(value: float, dtype: np.dtype) -> np.floating:

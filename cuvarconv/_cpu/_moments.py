@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from cuvarconv._cpu._aligned import empty, zeros
 from cuvarconv._cpu._likeness import Block, Taps
 from cuvarconv._cpu._lines import Lines, Rises, limited
-from cuvarconv._cpu._walk import FAR, PairSums, Walk
+from cuvarconv._cpu._walk import FAR, PairSums, Program, Row, Step, Walk
 
 FACTORS: dict[str, Callable[[Taps], np.ndarray]] = {
     "distance": lambda taps: taps.product(taps.weights, taps.distances),
@@ -120,17 +121,22 @@ def _paired_moments(block: Block, factors: tuple[str, ...]) -> Moments:
     walk = Walk(lines.tile, lines.likeness, 1 + channels, squares=squares)
     rises, every = Rises(lines, walk), slice(0, 1 + channels)
     sums, *others = (PairSums(walk, every.stop, every) for _ in range(1 + len(factors)))
+
+    def steps(row: Row, room: int) -> Iterator[Step]:
+        yield from walk.weigh(row, room)
+        yield from rises.weigh(row, room)
+        yield from sums.add(row, room, row.place)
+        for other, factor in zip(others, factors, strict=True):
+            if factor == "distance":
+                yield from other.add(row, room, row.place * row.distances)
+            else:  # the last
+                planes = row.flat[every]
+                yield partial(np.multiply, planes, row.flat[-1], planes)
+                yield from other.add(row, room, row.place)
+
+    program = Program(walk, steps, [sums, *others])
     for strip in walk.strips:
-        for row in walk.pairs(strip):
-            rises.weigh(row)
-            sums.add(row, row.place)
-            for other, factor in zip(others, factors, strict=True):
-                if factor == "distance":
-                    other.add(row, row.place * row.distances)
-                else:  # the last
-                    planes = row.flat[every]
-                    np.multiply(planes, row.flat[-1], planes)
-                    other.add(row, row.place)
+        program.run(strip)
     weights, products, pixels = slice(1), slice(1, None), slice(lines.tile.pixels)
     norm = lines.of_features(sums.both(weights, pixels) + (1 + lines.alike(pixels)))
     drift = lines.values(sums.apart(products, pixels))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from cuvarconv._cpu._likeness import Block
 from cuvarconv._cpu._lines import Lines, Rises, as_real, limited
 from cuvarconv._cpu._pairs import Tile
 from cuvarconv._cpu._runs import Run
-from cuvarconv._cpu._walk import PairSums, Row, Walk
+from cuvarconv._cpu._walk import PairSums, Program, Row, Step, Walk
 from cuvarconv._window import Window
 
 
@@ -33,15 +35,23 @@ def paired_tile(
     sent = _Sent(lines, walk, shares, scratch) if image else None
     pulled = _Pulled(lines, walk, shares, scratch) if guide else None
     asked = [each for each in (pulled, sent) if each is not None]
+
+    def first(row: Row, room: int) -> Iterator[Step]:
+        yield from walk.weigh(row, room)
+        yield from shares.add(row, room)
+
+    def again(row: Row, room: int) -> Iterator[Step]:
+        yield from walk.weigh_again(row, room, differences=guide)
+        for each in asked:
+            yield from each.add(row, room)
+
+    programs = Program(walk, first, shares.sums), Program(walk, again, [each.sums for each in asked])
     for ahead in range(len(walk.strips) + walk.lag):
         if ahead < len(walk.strips):
-            for row in walk.pairs(ahead):
-                shares.add(row)
+            programs[0].run(ahead)
             shares.divide(walk.end(ahead))
         if ahead >= walk.lag:  # all their shares are there
-            for row in walk.again(ahead - walk.lag, differences=guide):
-                for each in asked:
-                    each.add(row)
+            programs[1].run(ahead - walk.lag)
     inner = ..., slice(radius, radius + rows.length), slice(radius, radius + columns.length)
     none = np.empty((0, 0))
     return sent.total()[inner] if sent else none, pulled.total()[inner] if pulled else none
@@ -80,12 +90,17 @@ class _Shares:
         self._drift = PairSums(walk, len(lines.pixels), self._rises.planes) if self._rises else None
         self._done = 0
 
-    def add(self, row: Row) -> None:
-        """Add pairs to the sums of the filter."""
-        self._norm.add(row, row.place)
+    @property
+    def sums(self) -> list[PairSums]:
+        """The sums of the filter."""
+        return [self._norm, self._drift] if self._drift else [self._norm]
+
+    def add(self, row: Row, room: int) -> Iterator[Step]:
+        """Yield the calls that add pairs to them."""
+        yield from self._norm.add(row, room, row.place)
         if self._rises and self._drift:
-            self._rises.weigh(row)
-            self._drift.add(row, row.place)
+            yield from self._rises.weigh(row, room)
+            yield from self._drift.add(row, room, row.place)
 
     def divide(self, end: int) -> None:
         """Finish the shares of all pixels before `end`."""
@@ -108,20 +123,20 @@ class _Sent:
         channels = len(shares.line)
         self._to_first = slice(scratch, scratch + channels)
         self._to_second = slice(scratch + channels, scratch + 2 * channels)
-        self._sums = PairSums(walk, channels, self._to_first, self._to_second)
+        self.sums = PairSums(walk, channels, self._to_first, self._to_second)
 
-    def add(self, row: Row) -> None:
-        """Add some pairs."""
-        shares, number = self._line, row.number
-        np.multiply(shares.seconds[number], row.weights, row.planes[self._to_first])
-        np.multiply(shares.firsts[number], row.weights, row.planes[self._to_second])
-        self._sums.add(row, row.place)
+    def add(self, row: Row, room: int) -> Iterator[Step]:
+        """Yield the calls that add some pairs."""
+        shares, number, weights = self._line, row.number, row.weights(room)
+        yield partial(np.multiply, shares.seconds[number], weights, row.planes[self._to_first])
+        yield partial(np.multiply, shares.firsts[number], weights, row.planes[self._to_second])
+        yield from self.sums.add(row, room, row.place)
 
     def total(self) -> np.ndarray:
         """Return the sums, with what pixels send to themselves."""
         pixels = slice(self._lines.tile.pixels)
         own = self._shares[:, pixels] * (1 + self._lines.alike(pixels))
-        return self._lines.values(self._sums.both(slice(None), pixels) + own)
+        return self._lines.values(self.sums.both(slice(None), pixels) + own)
 
 
 class _Pulled:
@@ -137,31 +152,32 @@ class _Pulled:
         self._differences = slice(1, 1 + features)
         self._products = slice(scratch, scratch + channels)
         self._others = slice(scratch + channels, scratch + 2 * channels)
-        self._sums = PairSums(walk, features, self._differences)
+        self.sums = PairSums(walk, features, self._differences)
 
-    def add(self, row: Row) -> None:
-        """Add some pairs."""
-        number, shares, apart = row.number, self._shares, self._apart
+    def add(self, row: Row, room: int) -> Iterator[Step]:
+        """Yield the calls that add some pairs."""
+        number, shares, apart, pixels = row.number, self._shares, self._apart, self._pixels
         products, others = row.flat[self._products], row.flat[self._others]
         differences = rise = row.flat[self._differences]
-        if self._pixels is not None:
-            rise = others
-            np.subtract(self._pixels.seconds[number], self._pixels.firsts[number], row.planes[self._others])
-        np.subtract(shares.firsts[number], shares.seconds[number], row.planes[self._products])
-        np.multiply(products, rise, products)
+        if pixels is not None:
+            rise, rises = others, row.planes[self._others]
+            yield partial(np.subtract, pixels.seconds[number], pixels.firsts[number], rises)
+        between = row.planes[self._products]
+        yield partial(np.subtract, shares.firsts[number], shares.seconds[number], between)
+        yield partial(np.multiply, products, rise, products)
+        slope, flat_slope = between[0], products[0]
         if len(products) > 1:
-            np.add.reduce(products[1:], axis=0, out=others[0])
-            np.add(products[0], others[0], products[0])
-        slope, flat_slope = row.planes[self._products.start], products[0]
-        np.add(slope, apart.firsts[number][0], slope)
-        np.add(slope, apart.seconds[number][0], slope)
-        np.multiply(flat_slope, row.flat_weights, flat_slope)
-        np.multiply(differences, flat_slope, differences)
-        self._sums.add(row, row.place)
+            yield partial(np.add.reduce, products[1:], 0, None, others[0])
+            yield partial(np.add, flat_slope, others[0], flat_slope)
+        yield partial(np.add, slope, apart.firsts[number][0], slope)
+        yield partial(np.add, slope, apart.seconds[number][0], slope)
+        yield partial(np.multiply, flat_slope, row.flat_weights(room), flat_slope)
+        yield partial(np.multiply, differences, flat_slope, differences)
+        yield from self.sums.add(row, room, row.place)
 
     def total(self) -> np.ndarray:
         """Return the gradient in the features."""
         lines, likeness, pixels = self._lines, self._lines.likeness, slice(self._lines.tile.pixels)
-        total = self._sums.apart(slice(None), pixels)
+        total = self.sums.apart(slice(None), pixels)
         scale = limited(2 * likeness.sharpness * likeness.unit / lines.unit, total.dtype)
         return lines.of_features(total * scale + lines.alike(pixels))

@@ -9,6 +9,7 @@ from functools import cached_property
 import numpy as np
 
 from cuvarconv._cpu._aligned import zeros
+from cuvarconv._cpu._weights import may_vanish
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,14 @@ class Likeness:
     falloff: float  # 1/(2 σ_s²)
     finite: bool  # whether all features are
     bounded: bool  # whether all squares are finite too
+    vanish: bool  # whether weights may be too small to count
 
     @classmethod
-    def of(cls, features: np.ndarray, sharpness: float, falloff: float) -> Likeness:
-        """Take features in their own units, which are scaled in place, and 1/(√2 σ_r)."""
+    def of(cls, features: np.ndarray, pixels: int, sharpness: float, falloff: float) -> Likeness:
+        """Take features of so many pixels in their own units, which are scaled in place, and 1/(√2 σ_r)."""
         limits = np.finfo(features.dtype)
         most, finite = largest(features)
+        vanish = may_vanish(features[:, :pixels], sharpness)
         exponent = math.frexp(most)[1]
         near = math.frexp(sharpness)[1] if sharpness else limits.minexp
         near = max(near, limits.minexp, limits.minexp // 4 - exponent)
@@ -94,7 +97,7 @@ class Likeness:
         np.multiply(features, features.dtype.type(unit), out=features)
         scaled = min(sharpness / unit * (sharpness / unit), float(limits.max))
         bounded = finite and 4 * len(features) * (most * unit) * (most * unit) < float(limits.max)
-        return cls(features, unit, scaled, falloff, finite, bounded)
+        return cls(features, unit, scaled, falloff, finite, bounded, vanish)
 
     def place(self, distances: np.ndarray) -> np.ndarray:
         """Return exp(−½|Δ|²/σ_s²), nowhere 0: no tap is skipped."""

@@ -1,18 +1,21 @@
 """Strip by strip through all pairs of pixels that share their weight.
 
-All views that a strip needs are made once, and what they show is replaced for the next strip, so that NumPy's
-calls follow each other closely and threads seldom wait for the interpreter.
+What is done with a strip is one list of NumPy calls, made once with all their arguments, and what the
+arrays show is replaced for the next strip: calls follow each other so closely that threads seldom wait for
+the interpreter.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
 from cuvarconv._cpu._aligned import empty, pitch, zeros
 from cuvarconv._cpu._pairs import Likeness, Tile
+from cuvarconv._cpu._weights import exponentials
 
 _BYTES = 1 << 22  # of pairs that are taken together: few calls, for which threads wait for each other
 _LONGEST = 12288  # first pixels of them; NumPy copies what it reads in pieces where lines are below 4096
@@ -20,6 +23,8 @@ _SHORTEST = 64  # where there are many channels
 _FEWEST = 4  # offsets
 _KEPT = 12 << 20  # bytes of weights that are kept for their second use
 FAR = 1000.0  # of an exponent: such a weight is 0, and 0 times infinity would be NaN
+
+Step = Callable[[], object]  # a call, with its arguments
 
 
 class Stack:
@@ -63,13 +68,14 @@ class Row:
         self.planes, self.flat = self.stack.planes, self.stack.flat
         rooms = [buffer] if kept is None else kept[:, self.number]
         self.weight_stacks = [Stack(room, 1, self.taps, count) for room in rooms]
-        self.turn(0)
 
-    def turn(self, strip: int) -> None:
-        """Use the room for the weights of a strip."""
-        self.room = strip % len(self.weight_stacks)
-        stack = self.weight_stacks[self.room]
-        self.weights, self.flat_weights = stack.planes[0], stack.flat[0]
+    def weights(self, room: int) -> np.ndarray:
+        """Return the weights of a strip, (Δ, p)."""
+        return self.weight_stacks[room].planes[0]
+
+    def flat_weights(self, room: int) -> np.ndarray:
+        """Return them in one line, as `flat` is."""
+        return self.weight_stacks[room].flat[0]
 
 
 class Line:
@@ -124,13 +130,12 @@ class Walk:
         kept = self.lag + 1, len(self.rows), room
         fits = twice and math.prod(kept) * features.itemsize <= _KEPT
         self._kept = empty(kept, features.dtype) if fits else None
+        self.rooms = len(self._kept) if self._kept is not None else 1  # of weights, each strip's in its turn
         buffer = empty((total * room,), features.dtype)
         for row in self.rows:
             row.make_room(buffer, total, count, self._kept)
         self._lines: list[Line] = []
         self._features = self.line(features)
-        self._minus, self._ones = self.dtype.type(-likeness.sharpness), np.ones(len(features), self.dtype)
-        self.start = 0  # of the strip at hand
 
     def line(self, values: np.ndarray) -> Line:
         """Show an image in line to the pairs; what it has when a strip comes counts."""
@@ -141,47 +146,56 @@ class Walk:
         """Return the first pixel behind a strip."""
         return min((strip + 1) * self.count, self._end)
 
-    def pairs(self, strip: int) -> Iterator[Row]:
-        """Yield the pairs of a strip, in its turn."""
-        for row in self._enter(strip):
-            self._weigh(row)
-            yield row
-
-    def again(self, strip: int, *, differences: bool) -> Iterator[Row]:
-        """Yield pairs once more, at most `lag` strips later, with differences if asked for."""
-        for row in self._enter(strip):
-            if self._kept is None:
-                self._weigh(row)
-            elif differences:
-                self._subtract(row)
-            yield row
-
-    def _enter(self, strip: int) -> list[Row]:
-        self.start = strip * self.count
-        for line in self._lines:
-            line.move(self.start)
-        for row in self.rows:
-            row.turn(strip)
-        return self.rows
-
-    def _subtract(self, row: Row) -> None:
-        features, number = self._features, row.number
-        differences = row.planes[1 : 1 + len(self._likeness.features)]
-        np.subtract(features.seconds[number], features.firsts[number], differences)
-
-    def _weigh(self, row: Row) -> None:
-        self._subtract(row)
-        count, weights = len(self._likeness.features), row.flat_weights
+    def weigh(self, row: Row, room: int) -> Iterator[Step]:
+        """Yield the calls for the weights of a row's pairs and the differences of their features."""
+        yield self._subtract(row)
+        minus = self.dtype.type(-self._likeness.sharpness)
+        count, weights = len(self._likeness.features), row.flat_weights(room)
         squares = row.flat[-1] if self._squares else weights
+        differences, spare = row.flat[1 : 1 + count], row.flat[1 + count : 1 + 2 * count]
         if count == 1:
-            np.multiply(row.flat[1], row.flat[1], squares)
+            yield partial(np.multiply, differences[0], differences[0], squares)
         else:
-            differences, spare = row.flat[1 : 1 + count], row.flat[1 + count : 1 + 2 * count]
-            np.matmul(self._ones, np.multiply(differences, differences, spare), squares)
-        np.multiply(squares, self._minus, weights)
+            yield partial(np.multiply, differences, differences, spare)
+            yield partial(np.matmul, np.ones(count, self.dtype), spare, squares)
+        yield partial(np.multiply, squares, minus, weights)
         if self._squares and not self._likeness.bounded:
-            np.minimum(squares, FAR / self._likeness.sharpness, out=squares)
-        np.exp(weights, weights)
+            yield partial(np.minimum, squares, FAR / self._likeness.sharpness, out=squares)
+        yield from exponentials(weights, vanish=self._likeness.vanish)
+
+    def weigh_again(self, row: Row, room: int, *, differences: bool) -> Iterator[Step]:
+        """Yield the calls by which weights are there once more, and the differences if asked for."""
+        if self._kept is None:
+            yield from self.weigh(row, room)
+        elif differences:
+            yield self._subtract(row)
+
+    def _subtract(self, row: Row) -> Step:
+        features, differences = self._features, row.planes[1 : 1 + len(self._likeness.features)]
+        return partial(np.subtract, features.seconds[row.number], features.firsts[row.number], differences)
+
+    def move(self, strip: int) -> None:
+        """Let all lines show what a strip sees."""
+        for line in self._lines:
+            line.move(strip * self.count)
+
+
+class Program:
+    """All calls for the pairs of a strip, row by row, and the sums that they add to."""
+
+    def __init__(
+        self, walk: Walk, steps: Callable[[Row, int], Iterable[Step]], sums: Iterable[PairSums]
+    ) -> None:
+        self._walk, self._sums = walk, list(sums)
+        self._steps = [[step for row in walk.rows for step in steps(row, room)] for room in range(walk.rooms)]
+
+    def run(self, strip: int) -> None:
+        """Make the calls for a strip; they come one after the other."""
+        self._walk.move(strip)
+        for step in self._steps[strip % self._walk.rooms]:
+            step()
+        for sums in self._sums:
+            sums.store(strip * self._walk.count)
 
 
 def _offsets(radius: int, most: int) -> Iterator[tuple[int, range]]:
@@ -204,32 +218,35 @@ class PairSums:
     def __init__(
         self, walk: Walk, channels: int, first: slice | None = None, second: slice | None = None
     ) -> None:
-        self._walk = walk
         self._firsts, self._seconds = (zeros((channels, walk.pixels), walk.dtype) for _ in range(2))
-        self._part = empty((channels, walk.count), walk.dtype)
-        of_weights = first is None
-        first = slice(None) if first is None else first
-        second = first if second is None else second
-        self._terms = []  # of each row, for each room that its weights may have
-        for row in walk.rows:
-            rooms = row.weight_stacks
-            stacks = rooms if of_weights else [row.stack] * len(rooms)
-            self._terms.append([(stack.by_first[first], stack.by_second[second]) for stack in stacks])
+        count, reach = walk.count, max((row.behind for row in walk.rows), default=0)
+        self._count, self._part = count, empty((channels, count), walk.dtype)
+        self._first_here = zeros((channels, count), walk.dtype)  # of the pixels of a strip
+        self._second_here = zeros((channels, count + reach), walk.dtype)  # and of those that they reach
+        self._of_weights = first is None
+        self._planes = slice(None) if first is None else first
+        self._second_planes = self._planes if second is None else second
 
-    def add(self, row: Row, place: np.ndarray) -> None:
-        """Add Σ_Δ place · plane to the pixels of a row's pairs."""
-        first, second = self._terms[row.number][row.room]
-        start, count = self._walk.start, self._walk.count
-        self._add(self._firsts[:, start : start + count], place, first)
-        start += row.behind
-        self._add(self._seconds[:, start : start + count], place, second)
-
-    def _add(self, into: np.ndarray, place: np.ndarray, terms: np.ndarray) -> None:
-        if terms.shape[1] == 1:  # for which there is no fast product
-            np.multiply(terms[:, 0], place, self._part)
+    def add(self, row: Row, room: int, place: np.ndarray) -> Iterator[Step]:
+        """Yield the calls that add Σ_Δ place · plane to the pixels of a row's pairs."""
+        stack = row.weight_stacks[room] if self._of_weights else row.stack
+        first, second = stack.by_first[self._planes], stack.by_second[self._second_planes]
+        if row.number == 0:
+            yield _sum(place, first, self._first_here)
         else:
-            np.matmul(place, terms, self._part)
-        np.add(into, self._part, into)
+            yield _sum(place, first, self._part)
+            yield partial(np.add, self._first_here, self._part, self._first_here)
+        into = self._second_here[:, row.behind : row.behind + self._count]
+        yield _sum(place, second, self._part)
+        yield partial(np.add, into, self._part, into)
+
+    def store(self, start: int) -> None:
+        """Put the sums of a strip where they belong, and show those of the next."""
+        count, here = self._count, self._second_here
+        self._firsts[:, start : start + count] = self._first_here
+        self._seconds[:, start : start + count] = here[:, :count]
+        here[:, :-count] = here[:, count:]
+        here[:, -count:] = 0
 
     def both(self, channels: slice, where: slice) -> np.ndarray:
         """Return the sums over all pairs of a pixel."""
@@ -238,3 +255,12 @@ class PairSums:
     def apart(self, channels: slice, where: slice) -> np.ndarray:
         """Return the sums over pairs of which a pixel is the first, less those of which it is the second."""
         return self._firsts[channels, where] - self._seconds[channels, where]
+
+
+def _sum(place: np.ndarray, terms: np.ndarray, out: np.ndarray) -> Step:
+    """Return the call for Σ_Δ place · terms, (planes, Δ, pixels); there is no fast product for one Δ."""
+    return (
+        partial(np.multiply, terms[:, 0], place, out)
+        if len(place) == 1
+        else partial(np.matmul, place, terms, out)
+    )

@@ -15,10 +15,15 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 BLOCK = 1 << 16  # pixels or features
+_LARGEST = (
+    3 * BLOCK
+)  # where pairs share their weight, if there is room: what is done once per block counts less
+_LINES = 3  # in a margin above and below a line of a block, at most
 _SMALLEST = 1 << 13  # block with maps of widths
 _TAPS = 2 << 20  # bytes of an array of taps that are weighed at once: threads wait at each call
-_BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches
+_BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches,
 _FEWEST = 32
+_LEAST = 3 << 19  # or less to do, in values under taps
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
 BYTES = 16 << 20  # that a worker takes
 
@@ -52,7 +57,9 @@ def bilateral(
 
     shape = (*output.shape[:-3], *output.shape[-2:])
     with serial_blas:
-        for_each(block, filter.pieces(shape, filter.elements), most_workers=WORKSPACE // BYTES)
+        for_each(
+            block, filter.pieces(shape, filter.elements, fewest=_BLOCKS), most_workers=WORKSPACE // BYTES
+        )
 
 
 @dataclass(frozen=True)
@@ -85,16 +92,30 @@ class Filter:
     @property
     def elements(self) -> int:
         """Pixels or features of a block: with maps of widths, as many as have a row of taps at once."""
-        at_once = _TAPS // self.real.itemsize // self.window.columns.taps
-        return min(BLOCK, max(_SMALLEST, at_once)) if self.mapped else BLOCK
+        if self.mapped:
+            at_once = _TAPS // self.real.itemsize // self.window.columns.taps
+            return min(BLOCK, max(_SMALLEST, at_once))
+        return self._elements_of_pairs() or BLOCK
 
-    def pieces(self, shape: tuple[int, ...], elements: int) -> list[Where]:
-        """Cut (…, H, W) into blocks that are not much wider than high."""
-        workers, least = _BLOCKS * BLOCK // elements, _FEWEST + 4 * self.radius
-        elements = max(1, elements // max(self.input.shape[-3], self.guide.shape[-3]))
+    def _elements_of_pairs(self) -> int:
+        """Return how many there is room for if pairs share their weight; 0 if margins were most of them."""
+        channels = self.input.shape[-3], self.guide.shape[-3]
+        height, width = self.window.rows.length, min(_WIDTH, self.window.columns.length)
+        margin, row = 2 * self.radius, self._nbytes(sum(channels)) * (width + 2 * self.radius)
+        lines = BYTES // max(1, row) - margin
+        if lines > height:  # whole images
+            lines = (lines + margin) // (height + margin) * height
+        return min(_LARGEST, lines * width * max(channels)) if _LINES * lines >= margin else 0
+
+    def pieces(self, shape: tuple[int, ...], elements: int, *, fewest: int = 1) -> list[Where]:
+        """Cut (…, H, W) into blocks that are not much wider than high, `fewest` if they are large enough."""
+        channels = self.input.shape[-3], self.guide.shape[-3]
         across = blocks(shape[-1:], _WIDTH)
         longest = max((part.stop - part.start for (part,) in across), default=1)
-        rows = shares(shape[:-1], max(1, elements // longest), workers, least=least)
+        work = longest * sum(channels) * self.window.rows.taps * self.window.columns.taps
+        least = max(_FEWEST + 4 * self.radius, _LEAST // max(1, work))
+        most = max(1, elements // max(1, *channels) // longest)
+        rows = shares(shape[:-1], most, max(fewest, _BLOCKS * BLOCK // elements), least=least)
         return [(*where, *part) for where in rows for part in across]
 
     def images(self, batch: list[slice]) -> tuple[np.ndarray, np.ndarray]:
@@ -121,10 +142,13 @@ class Filter:
 
     def paired(self, block: Block) -> bool:
         """Whether all pixels of a block share the σ, and there is room for its sums."""
-        values = block.planes[..., 0, 0].size + block.features[..., 0, 0].size
-        nbytes = 8 * values * self.dtype.itemsize
+        nbytes = self._nbytes(block.planes[..., 0, 0].size + block.features[..., 0, 0].size)
         window = block.window
         return block.widths.shared and nbytes * window.rows.span * window.columns.span <= BYTES
+
+    def _nbytes(self, values: int) -> int:
+        """Return what the sums over pairs take for one pixel with so many values."""
+        return 8 * values * self.dtype.itemsize
 
 
 def batch_part(operand: np.ndarray, batch: list[slice]) -> Where:

@@ -162,7 +162,7 @@ def _write_sigmas(
         sums,
         domain,
         add,
-        block=filter.elements // channels or 1,
+        block=min(BLOCK, filter.elements) // channels or 1,
         dtype=filter.real,
         most_workers=(WORKSPACE - PARTIAL) // BYTES,
     )
