@@ -74,6 +74,38 @@ def test_squares_beyond_the_range_of_numbers_weigh_nothing(xp, joint, kind):
         assert np.abs(gradient).max() > 0
 
 
+@pytest.mark.parametrize("joint", [False, True], ids=["alone", "joint"])
+@pytest.mark.parametrize("kind", ["numbers", "maps"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_weights_of_all_sizes_down_to_0(xp, dtype, kind, joint):
+    """Differences of up to 100 σ_r; a pixel unlike all others leaves these alone, whatever its value."""
+    x, guide = 20 * noise((2, 9, 11), dtype), 20 * noise((2, 9, 11), dtype, 1)
+    keywords = {"radius": 3, "guide": guide} if joint else {"radius": 3}
+    sigmas = sigmas_of(kind, (9, 11))
+    x[0, 4, 5] = 1e30
+    guide[0, 4, 5] = 1e3
+    y = bilateral(xp, x, *sigmas, **keywords)
+    expected = reference_bilateral.bilateral_filter(x, *sigmas, **keywords)
+    assert_close(y, expected)
+    y[0, 4, 5] = expected[0, 4, 5] = 0
+    assert_close(y, expected)
+
+
+@pytest.mark.parametrize("size", [1, 7, 1000])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_weight_is_below_the_normal_numbers(dtype, size):
+    limits = np.finfo(dtype)
+    exponents = np.linspace(1.2 * np.log(limits.smallest_subnormal), 0, size).astype(dtype)
+    weights = exponents.copy()
+    for step in sys.modules["cuvarconv._cpu._weights"].exponentials(weights, vanish=True):
+        step()
+    expected = np.exp(exponents.astype(np.longdouble))
+    assert ((weights == 0) | (weights >= limits.smallest_normal)).all()
+    assert (weights[expected < limits.smallest_normal] == 0).all()
+    lost = 1e-30 if dtype == "float32" else 1e-270
+    np.testing.assert_allclose(weights, expected, rtol=4 * limits.eps, atol=lost)
+
+
 CALLS = {  # shape, dtype, σ_r, keywords
     "maps, float64": ((3, 512, 256), "float64", "map", {"radius": 4, "channel_axis": 0}),
     "maps, small images": ((20000, 8, 8), "float32", "map", {"radius": 2}),

@@ -149,19 +149,21 @@ class Walk:
     def weigh(self, row: Row, room: int) -> Iterator[Step]:
         """Yield the calls for the weights of a row's pairs and the differences of their features."""
         yield self._subtract(row)
-        minus = self.dtype.type(-self._likeness.sharpness)
-        count, weights = len(self._likeness.features), row.flat_weights(room)
+        likeness, minus = self._likeness, self.dtype.type(-self._likeness.sharpness)
+        count, weights = len(likeness.features), row.flat_weights(room)
         squares = row.flat[-1] if self._squares else weights
         differences, spare = row.flat[1 : 1 + count], row.flat[1 + count : 1 + 2 * count]
         if count == 1:
             yield partial(np.multiply, differences[0], differences[0], squares)
         else:
+            factor = self.dtype.type(1) if self._squares else minus
             yield partial(np.multiply, differences, differences, spare)
-            yield partial(np.matmul, np.ones(count, self.dtype), spare, squares)
-        yield partial(np.multiply, squares, minus, weights)
-        if self._squares and not self._likeness.bounded:
-            yield partial(np.minimum, squares, FAR / self._likeness.sharpness, out=squares)
-        yield from exponentials(weights, vanish=self._likeness.vanish)
+            yield partial(np.matmul, np.full(count, factor), spare, squares)
+        if count == 1 or self._squares:
+            yield partial(np.multiply, squares, minus, weights)
+        if self._squares and not likeness.bounded:
+            yield partial(np.minimum, squares, FAR / likeness.sharpness, out=squares)
+        yield from exponentials(weights, vanish=likeness.vanish)
 
     def weigh_again(self, row: Row, room: int, *, differences: bool) -> Iterator[Step]:
         """Yield the calls by which weights are there once more, and the differences if asked for."""
@@ -259,8 +261,6 @@ class PairSums:
 
 def _sum(place: np.ndarray, terms: np.ndarray, out: np.ndarray) -> Step:
     """Return the call for Σ_Δ place · terms, (planes, Δ, pixels); there is no fast product for one Δ."""
-    return (
-        partial(np.multiply, terms[:, 0], place, out)
-        if len(place) == 1
-        else partial(np.matmul, place, terms, out)
-    )
+    if len(place) == 1:
+        return partial(np.multiply, terms[:, 0], place, out)
+    return partial(np.matmul, place, terms, out)

@@ -16,8 +16,8 @@ PLANTED = [
         [
             (
                 "second pixels of the first strip for all",
-                "        start += row.behind\n",
-                "        start = row.behind\n",
+                "self._seconds[:, start : start + count] = here[:, :count]",
+                "self._seconds[:, :count] = here[:, :count]",
             ),
             (
                 "second pixels at the edge of a strip without all their pairs",
@@ -26,15 +26,22 @@ PLANTED = [
             ),
             (
                 "first pixels summed for second ones",
-                "stack.by_second[second]) for stack",
-                "stack.by_second[first]) for stack",
+                "stack.by_second[self._second_planes]",
+                "stack.by_second[self._planes]",
             ),
             (
                 "what the first strip sees for all",
                 "part = self._values[:, start : start + self._here.shape[-1]]",
                 "part = self._values[:, : self._here.shape[-1]]",
             ),
-            ("weights of another strip", "self.room = strip % len(self.weight_stacks)", "self.room = 0"),
+            ("weights of another strip", "self._steps[strip % self._walk.rooms]", "self._steps[0]"),
+            ("sums of the strip before", "        if row.number == 0:\n", "        if False:\n"),
+            ("sums of pixels that a strip has left", "        here[:, -count:] = 0\n", ""),
+            (
+                "what the strip before sends ahead",
+                "        here[:, :-count] = here[:, count:]\n",
+                "        here[:, :-count] = 0\n",
+            ),
             (
                 "shares that are not there yet",
                 "self.lag = -(-(tile.first + taps) // count)",
@@ -42,12 +49,12 @@ PLANTED = [
             ),
             (
                 "squares of the first feature alone",
-                "np.matmul(self._ones, np.multiply(differences, differences, spare), squares)",
-                "np.multiply(differences[0], differences[0], squares)",
+                "np.full(count, factor), spare, squares",
+                "np.eye(count, dtype=self.dtype)[0] * factor, spare, squares",
             ),
             (
                 "infinite squares of weights that are 0",
-                "if self._squares and not self._likeness.bounded:",
+                "if self._squares and not likeness.bounded:",
                 "if False:",
             ),
             (
@@ -58,12 +65,24 @@ PLANTED = [
         ],
     ),
     (
+        "cuvarconv/_cpu/_weights.py",
+        FILTER,
+        [
+            (
+                "the least weight instead of 0",
+                "    yield partial(np.subtract, exponents, weight, exponents)\n",
+                "",
+            ),
+            ("weights that may vanish far too early", "{4: -100, 8: -900}", "{4: -10, 8: -10}"),
+        ],
+    ),
+    (
         "cuvarconv/_cpu/_paired_adjoint.py",
         FILTER,
         [
             (
                 "a of the second pixel left out",
-                "        np.add(slope, apart.seconds[number][0], slope)\n",
+                "        yield partial(np.add, slope, apart.seconds[number][0], slope)\n",
                 "",
             ),
             (
@@ -73,8 +92,8 @@ PLANTED = [
             ),
             (
                 "what second pixels send left out",
-                "np.multiply(shares.firsts[number], row.weights",
-                "np.multiply(0 * shares.firsts[number], row.weights",
+                "partial(np.multiply, shares.firsts[number], weights",
+                "partial(np.multiply, 0 * shares.firsts[number], weights",
             ),
         ],
     ),
