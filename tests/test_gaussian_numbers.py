@@ -23,6 +23,21 @@ def test_long_sums_lose_nothing(xp, angle):
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("angle", [None, 0.7])
+@pytest.mark.parametrize("as_map", [True, False], ids=["map", "number"])
+def test_distant_pixels_of_narrow_kernels_do_not_count(xp, dtype, angle, as_map):
+    """Four pixels away the weight is 2e-39, within the window, and the value 1e30."""
+    x, sigma = noise((12, 13), dtype), 0.3
+    x[5, 6] = 1e30
+    keywords = {"radius": 6, "angle": angle}
+    y = gaussian_filter(xp, x, np.full(x.shape, sigma) if as_map else sigma, **keywords)
+    expected = reference_gaussian.gaussian_filter(x, sigma, **keywords)
+    rows, columns = np.indices(x.shape)
+    far = np.maximum(abs(rows - 5), abs(columns - 6)) >= 4
+    assert_close(y[far], expected[far])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("wide", [np.float32, np.float64])
 def test_wide_kernels(xp, dtype, wide):
     """Of maps in single and in double precision."""

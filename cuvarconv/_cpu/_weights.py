@@ -21,8 +21,12 @@ def may_vanish(features: np.ndarray, sharpness: float, falloff: float = 0.0) -> 
     """Whether exp(−falloff − Σ_f (sharpness·(f − f'))²) may be so small for two of the features (f, …)."""
     axes = tuple(range(1, features.ndim))
     spans = features.max(axis=axes).astype(np.float64) - features.min(axis=axes).astype(np.float64)
-    exponent = falloff + float(np.sum(np.square(spans * sharpness)))
-    return not exponent < -float(_least(features.dtype)[0])  # NaN, too
+    return vanishes(-falloff - float(np.sum(np.square(spans * sharpness))), features.dtype)
+
+
+def vanishes(exponent: float, dtype: np.dtype) -> bool:
+    """Whether a weight of some exponent, or of NaN, is too small to count."""
+    return not exponent > _least(dtype)[0]
 
 
 def exponentials(exponents: np.ndarray, *, vanish: bool) -> Iterator[partial[Any]]:
