@@ -163,7 +163,8 @@ def tiny_blocks(request, monkeypatch):
     cut("unfold", BLOCK=160, _TILE=240, _LEAST=1)
     cut("correlate_gradient", BLOCK=160, _TILE=240)
     cut("_sums", SHARED_BY=(4, 8))
-    cut("_columns", _BLOCK=block, MATRIX=block, _SLAB=slab, _PRODUCTS=slab, _TERMS=terms, _PACKED=1 << 10)
+    cut("_columns", _BLOCK=block, MATRIX=block, _SLAB=slab, _PRODUCTS=slab, _TERMS=terms, _ALL_TERMS=terms)
+    cut("_columns", _PACKED=1 << 10)
     cut("_columns", has_small_products=lambda: small > 0, _SMALL=small, _PIXELS=2)
     cut("modulated_gradient", _PIECE=slab)
 

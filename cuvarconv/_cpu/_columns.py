@@ -21,7 +21,8 @@ _PACKED = 8 << 20  # bytes; larger weights are put in order piece by piece
 _MOST = 1 << 17  # outputs per channel in one block
 _SLAB = 9 << 16  # elements of columns in one slab; fewer would cost more in calls than they gain in the cache
 _PRODUCTS = _SLAB // 4  # elements of products that are not written where they belong
-_TERMS = 600  # that one matrix product sums up, unless a single row of taps has more
+_TERMS = 400  # that one matrix product sums up, unless a single row of taps has more
+_ALL_TERMS = 600  # or all taps, if they have no more than these
 _BLOCKS = 4  # at least, unless they have fewer elements of columns than these
 _LEAST = 1 << 18
 _FEW = 3  # rows of a matrix that BLAS multiplies faster one by one, unless it has kernels for small products
@@ -118,7 +119,7 @@ def slabs(planes: np.ndarray, window: Window, groups: int, dtype: np.dtype, outp
         shifted = _shifted(planes, window.taps(row_taps, column_taps), groups, dtype, scratch)
         kept = scratch.taken
         height, width = shifted.shape[1:3]
-        together = rows_together(groups, width * channels, outputs)
+        together = rows_together(groups, window.rows.taps, width * channels, outputs)
         for where in blocks(images, pixels_together(groups * min(together, height) * width * channels)):
             for m in range(0, height, together):
                 some = slice(row_taps.start + m, min(row_taps.start + m + together, row_taps.stop))
@@ -128,12 +129,12 @@ def slabs(planes: np.ndarray, window: Window, groups: int, dtype: np.dtype, outp
                 scratch.clear(kept)
 
 
-def rows_together(groups: int, terms: int, outputs: int) -> int:
+def rows_together(groups: int, rows: int, terms: int, outputs: int) -> int:
     """Return how many rows of taps one matrix product sums up if each has so many terms per group.
 
     The product of one row is small for BLAS, or not; that of several remains so.
     """
-    most = min(_TERMS, _SLAB // groups)
+    most = min(_ALL_TERMS if rows * terms <= _ALL_TERMS else _TERMS, _SLAB // groups)
     if _pixels_at_once(outputs, terms):
         most = min(most, _SMALL // (outputs * _PIXELS))
     return max(1, most // terms)

@@ -45,7 +45,7 @@ class Adjoint:
         lines = [self._line(across.outputs) for across in columns.reaches]
         pixels = tile[..., 0, 0, 0].size * max(line.stop - line.start for line in lines)  # of a row
         per_row = pixels * groups * outputs
-        together = min(rows_together(groups, outputs, channels), pixels_together(per_row))
+        together = min(rows_together(groups, len(rows.reaches), outputs, channels), pixels_together(per_row))
         at_once = min(together, len(rows.reaches))
         pieces = list(_pieces(rows, pixels_together(per_row * at_once)))
         height = max(entries.stop - entries.start for entries in pieces)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +16,12 @@ from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
 BLOCK = 1 << 16  # pixels or features
-_LARGEST = (
-    3 * BLOCK
-)  # where pairs share their weight, if there is room: what is done once per block counts less
-_LINES = 3  # in a margin above and below a line of a block, at most
+_LARGER = 3 * BLOCK, 2 * BLOCK  # if there is room: what is done once per block counts less
 _SMALLEST = 1 << 13  # block with maps of widths
 _TAPS = 2 << 20  # bytes of an array of taps that are weighed at once: threads wait at each call
-_BLOCKS = 4  # at least, unless they have fewer rows than these, and four for each that the window reaches,
-_FEWEST = 32
-_LEAST = 3 << 19  # or less to do, in values under taps
+_BLOCKS = 4  # at least, unless one has too few rows then, or too little to do
+_FEWEST = 32  # rows, and four for each that the window reaches
+_LEAST = 3 << 19  # values under taps
 _WIDTH = 512  # of a block at most, so that it is not much wider than high
 BYTES = 16 << 20  # that a worker takes
 
@@ -57,9 +55,7 @@ def bilateral(
 
     shape = (*output.shape[:-3], *output.shape[-2:])
     with serial_blas:
-        for_each(
-            block, filter.pieces(shape, filter.elements, fewest=_BLOCKS), most_workers=WORKSPACE // BYTES
-        )
+        for_each(block, filter.outputs(shape), most_workers=WORKSPACE // BYTES)
 
 
 @dataclass(frozen=True)
@@ -95,17 +91,16 @@ class Filter:
         if self.mapped:
             at_once = _TAPS // self.real.itemsize // self.window.columns.taps
             return min(BLOCK, max(_SMALLEST, at_once))
-        return self._elements_of_pairs() or BLOCK
+        return BLOCK
 
-    def _elements_of_pairs(self) -> int:
-        """Return how many there is room for if pairs share their weight; 0 if margins were most of them."""
-        channels = self.input.shape[-3], self.guide.shape[-3]
-        height, width = self.window.rows.length, min(_WIDTH, self.window.columns.length)
-        margin, row = 2 * self.radius, self._nbytes(sum(channels)) * (width + 2 * self.radius)
-        lines = BYTES // max(1, row) - margin
-        if lines > height:  # whole images
-            lines = (lines + margin) // (height + margin) * height
-        return min(_LARGEST, lines * width * max(channels)) if _LINES * lines >= margin else 0
+    def outputs(self, shape: tuple[int, ...]) -> list[Where]:
+        """Cut outputs (…, H, W) into blocks, larger ones where pairs share their weight and there is room."""
+        if not self.mapped:
+            for elements in _LARGER:
+                pieces = self.pieces(shape, elements, fewest=_BLOCKS)
+                if max(map(self._nbytes_of, pieces), default=0) <= BYTES:
+                    return pieces
+        return self.pieces(shape, self.elements)
 
     def pieces(self, shape: tuple[int, ...], elements: int, *, fewest: int = 1) -> list[Where]:
         """Cut (…, H, W) into blocks that are not much wider than high, `fewest` if they are large enough."""
@@ -142,12 +137,19 @@ class Filter:
 
     def paired(self, block: Block) -> bool:
         """Whether all pixels of a block share the σ, and there is room for its sums."""
-        nbytes = self._nbytes(block.planes[..., 0, 0].size + block.features[..., 0, 0].size)
-        window = block.window
-        return block.widths.shared and nbytes * window.rows.span * window.columns.span <= BYTES
+        values = block.planes[..., 0, 0].size + block.features[..., 0, 0].size
+        span = block.window.rows.span * block.window.columns.span
+        return block.widths.shared and self._nbytes(values * span) <= BYTES
+
+    def _nbytes_of(self, where: Where) -> int:
+        """Return what the sums over pairs take for a block of outputs, at most."""
+        *batch, height, width = (part.stop - part.start for part in where)
+        channels = self.input.shape[-3] + self.guide.shape[-3]
+        span = (height + 2 * self.radius) * (width + 2 * self.radius)
+        return self._nbytes(math.prod(batch) * channels * span)
 
     def _nbytes(self, values: int) -> int:
-        """Return what the sums over pairs take for one pixel with so many values."""
+        """Return what the sums over pairs take for so many values."""
         return 8 * values * self.dtype.itemsize
 
 
