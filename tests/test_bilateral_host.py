@@ -110,12 +110,18 @@ def test_no_weight_is_below_the_normal_numbers(dtype, size):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("radius", [1, 7])
 @pytest.mark.parametrize(
-    "shape",
-    [(10, 480, 640), (3, 512, 512), (32, 512, 512), (5, 3, 300, 300), (50, 3, 256, 256), (20, 513, 513)],
-    ids=str,
+    ("shape", "sigma"),
+    [
+        *(((count, 512, 512), 1.0) for count in (3, 32)),
+        ((10, 480, 640), 1.0),
+        ((5, 3, 300, 300), 1.0),
+        ((50, 3, 256, 256), 1.0),
+        ((8, 256, 256), np.ones((8, 1, 1))),
+    ],
+    ids=lambda value: "a σ each" if isinstance(value, np.ndarray) else str(value),
 )
-def test_large_blocks_have_room_for_pairs(monkeypatch, shape, radius, dtype):
-    """They are several times as fast where pixels share their weights."""
+def test_large_blocks_have_room_for_pairs(monkeypatch, shape, sigma, radius, dtype):
+    """They are several times as fast where all pixels of a block share both σ."""
     found = []
 
     def centres(block, *, paired):
@@ -124,7 +130,7 @@ def test_large_blocks_have_room_for_pairs(monkeypatch, shape, radius, dtype):
 
     monkeypatch.setattr(sys.modules["cuvarconv._cpu.bilateral"], "moments", centres)
     x = np.zeros(shape, dtype)
-    cuvarconv.bilateral_filter(x, 2.0, 1.0, radius=radius, channel_axis=1 if x.ndim == 4 else None)
+    cuvarconv.bilateral_filter(x, 2.0, sigma, radius=radius, channel_axis=1 if x.ndim == 4 else None)
     assert found
     assert all(found)
 

@@ -94,8 +94,8 @@ class Filter:
         return BLOCK
 
     def outputs(self, shape: tuple[int, ...]) -> list[Where]:
-        """Cut outputs (…, H, W) into blocks, larger ones where pairs share their weight and there is room."""
-        if not self.mapped:
+        """Cut outputs (…, H, W) into blocks, larger ones where all pairs share both σ and there is room."""
+        if self.sigma_spatial.size == self.sigma_range.size == 1:
             for elements in _LARGER:
                 pieces = self.pieces(shape, elements, fewest=_BLOCKS)
                 if max(map(self._nbytes_of, pieces), default=0) <= BYTES:
