@@ -86,8 +86,8 @@ def bilateral_filter(
     and at least float32; integer results are truncated.  Where σ_s or σ_r is 0 the pixel stays as it
     is.  Elsewhere no tap is skipped: a NaN under the window gives NaN, and so does an infinity of an
     image that is its own guide, since 0·∞ is NaN.  A pixel where another guide is infinite has no
-    weight for its neighbours, and is itself NaN.  Weights below 2⁻¹⁰⁰, in double precision 2⁻⁹⁰⁰, may
-    count as 0: that of a pixel for itself is 1.
+    weight for its neighbours, and is itself NaN.  For an image that is its own guide weights below 2⁻¹⁰⁰,
+    in double precision 2⁻⁹⁰⁰, may count as 0: that of a pixel for itself is 1.
 
     References
     ----------

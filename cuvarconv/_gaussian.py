@@ -99,7 +99,6 @@ def gaussian_filter(
     -----
     Kernels are made on the fly, in the input's precision (float64 for integers, whose results are
     truncated once), and a pixel beyond the radius does not count, not even if it is infinite or NaN.
-    Weights below 2⁻¹⁰⁰ of the centre's, in double precision 2⁻⁹⁰⁰, may count as 0.
 
     References
     ----------

@@ -92,6 +92,18 @@ def test_weights_of_all_sizes_down_to_0(xp, dtype, kind, joint):
     assert_close(y, expected)
 
 
+@pytest.mark.parametrize("kind", ["numbers", "maps"])
+def test_small_weights_of_another_guide_fill_holes(xp, kind):
+    """Upsampling divides one filter by another, however unlike a hole and what is known are."""
+    known = np.array([[1, 0, 0]], "float32")
+    guide = np.array([[0, 12, 12.3]], "float32")  # weights of 5e-32 and 1e-33
+    sigmas = (2.0, 1.0) if kind == "numbers" else (np.full((1, 3), 2.0), np.ones((1, 3)))
+    values, weights = (
+        bilateral(xp, image, *sigmas, radius=2, mode="constant", guide=guide) for image in (7 * known, known)
+    )
+    np.testing.assert_allclose(values / weights, 7, rtol=1e-5)
+
+
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_no_weight_is_below_the_normal_numbers(dtype, size):

@@ -145,6 +145,11 @@ class Block:
         return self.widths.sharpness.dtype
 
     @property
+    def alone(self) -> bool:
+        """Whether the image is its own guide."""
+        return self.planes is self.features
+
+    @property
     def shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shapes of the weights of a tap, and of its pixels."""
         outputs = (*self.features.shape[:-3], *self.window.output_shape)
@@ -172,7 +177,7 @@ class Block:
         """
         if not self.relative:
             return np.zeros((1, 1, 1), self.dtype)
-        central = self.central_features if self.planes is self.features else self.centres()
+        central = self.central_features if self.alone else self.centres()
         limits = np.finfo(self.real)
         near = np.abs(central) <= limits.max * limits.eps / 8  # less than half a step of the largest number
         return central if near.all() else np.where(near, central, 0)
@@ -181,7 +186,7 @@ class Block:
         """Return x(q) − x(p): the differences, if the features are the image."""
         if not self.relative:
             return pixels
-        if self.planes is self.features and self.origins is self.central_features:
+        if self.alone and self.origins is self.central_features:
             return differences
         shape = np.broadcast_shapes(pixels.shape, self.origins.shape)
         return np.subtract(pixels, self.origins, scratch.empty(shape, self.dtype))
@@ -232,9 +237,9 @@ class Block:
             chunk = window.taps(row_taps, column_taps)
             tables = chunk.rows.table(), chunk.columns.table()
             tile = gather(self.features, *tables, window.cval, dtype)
-            vanish = may_vanish(np.moveaxis(tile, -3, 0), sharpness, falloff)
+            vanish = self.alone and may_vanish(np.moveaxis(tile, -3, 0), sharpness, falloff)
             pixels = features = windows(tile, *tables, chunk)
-            if self.planes is not self.features:
+            if not self.alone:
                 pixels = windows(gather(self.planes, *tables, window.cval, self.dtype), *tables, chunk)
             yield row_taps, column_taps, pixels, features, vanish
 

@@ -36,9 +36,9 @@ class Lines:
         sharpness, falloff = (
             float(number.reshape(())) for number in (block.widths.sharpness, block.widths.falloff)
         )
-        likeness = Likeness.of(features, tile.pixels, sharpness, falloff)
+        likeness = Likeness.of(features, tile.pixels, sharpness, falloff, alone=block.alone)
         batch = block.planes.shape[:-3]
-        if block.planes is block.features:
+        if block.alone:
             return cls(tile, likeness, features, likeness.unit, batch, block.real)
         planes = gather(block.planes, *tables, window.cval, block.dtype)
         pixels = tile.flat(as_real(planes))

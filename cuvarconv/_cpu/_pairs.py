@@ -85,11 +85,16 @@ class Likeness:
     vanish: bool  # whether weights may be too small to count
 
     @classmethod
-    def of(cls, features: np.ndarray, pixels: int, sharpness: float, falloff: float) -> Likeness:
-        """Take features of so many pixels in their own units, which are scaled in place, and 1/(√2 σ_r)."""
+    def of(
+        cls, features: np.ndarray, pixels: int, sharpness: float, falloff: float, *, alone: bool
+    ) -> Likeness:
+        """Take features of so many pixels in their own units, which are scaled in place, and 1/(√2 σ_r).
+
+        If they are `alone`, the image itself, weights too small to count are 0.
+        """
         limits = np.finfo(features.dtype)
         most, finite = largest(features)
-        vanish = may_vanish(features[:, :pixels], sharpness)
+        vanish = alone and may_vanish(features[:, :pixels], sharpness)
         exponent = math.frexp(most)[1]
         near = math.frexp(sharpness)[1] if sharpness else limits.minexp
         near = max(near, limits.minexp, limits.minexp // 4 - exponent)

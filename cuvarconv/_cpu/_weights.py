@@ -1,7 +1,8 @@
-"""Weights that are exponentials of numbers up to 0, where those that are too small to count are 0.
+"""Weights that are exponentials of numbers up to 0, where those that are too small to count may be 0.
 
 Processors take ten to twenty times as long for numbers below the smallest normal one, and for exponentials,
-products and sums that are.  What is added to the weight 1 of a pixel itself is 0 there, and nowhere so small.
+products and sums that are.  They do not count beside the weight 1 of a pixel for itself, unless that pixel is
+0: quotients of two filters with one guide, of an image with holes and of where it has none, need them.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ import numpy as np
 
 from cuvarconv._blocks import Where, matching
 from cuvarconv._cpu._sums import add_in_runs
-from cuvarconv._cpu._weights import exponentials, vanishes
 from cuvarconv._sigma import extents
 
 _THINNEST = 1e-150  # σ is raised to this, so that nothing infinite meets 0; such a kernel is one pixel
@@ -167,9 +166,7 @@ def _fill_line_weights(weights: np.ndarray, widths: Widths, axis: int) -> None:
     exponent = np.square(sigma, dtype=np.result_type(sigma, dtype))
     np.divide(-0.5, exponent, out=exponent)
     np.multiply((steps * steps).astype(dtype), exponent.astype(dtype, copy=False), out=rest)
-    vanish = vanishes(widths.reach[axis] ** 2 * float(exponent.min()), dtype)
-    for step in exponentials(rest, vanish=vanish):
-        step()
+    np.exp(rest, out=rest)
     some = widths.nearest[axis]  # those farther are not reached by every pixel
     if some < len(rest):
         np.multiply(rest[some:], widths.radii[axis] >= steps[some:].astype(np.int32), out=rest[some:])
@@ -206,8 +203,6 @@ def turned_taps(widths: Widths, dtype: np.dtype) -> Iterator[Tap]:
     axes = (cosine / down, sine / down), (-sine / across, cosine / across)
     lines = active_lines(radii[0]), active_lines(radii[1])
     reach = len(lines[0]) - 1
-    farthest = sum(reach**2 for reach in widths.reach) / min(down.min(), across.min()) ** 2
-    vanish = vanishes(-0.5 * float(farthest), dtype)
     weights = np.empty(angle.shape, dtype)
     for n, columns in enumerate(lines[1]):
         for m in range(-reach if n else 1, reach + 1):
@@ -219,8 +214,7 @@ def turned_taps(widths: Widths, dtype: np.dtype) -> Iterator[Tap]:
             exponent += v * v
             weight = weights[part]
             np.multiply(exponent, -0.5, out=weight, casting="same_kind")
-            for step in exponentials(weight, vanish=vanish):
-                step()
+            np.exp(weight, out=weight)
             np.multiply(weight, (radii[0][part] >= abs(m)) & (radii[1][part] >= n), out=weight)
             yield Tap(m, n, part, weight, u, v)
 

@@ -77,6 +77,17 @@ PLANTED = [
         ],
     ),
     (
+        "cuvarconv/_cpu/_pairs.py",
+        FILTER,
+        [
+            (
+                "small weights of another guide do not count",
+                "        vanish = alone and may_vanish(",
+                "        vanish = may_vanish(",
+            ),
+        ],
+    ),
+    (
         "cuvarconv/_cpu/_paired_adjoint.py",
         FILTER,
         [
@@ -117,6 +128,7 @@ PLANTED = [
                 "down**2 + across[0] ** 2 for place in across",
             ),
             ("missing taps keep their weights", "        taps.exists(weights)\n", ""),
+            ("small weights of another guide do not count", "vanish = self.alone and may", "vanish = may"),
         ],
     ),
     (
