@@ -1,4 +1,4 @@
-"""Outputs of `correlate` that overlap an operand, on every backend."""
+"""Outputs of `correlate` and `spread` that overlap an operand, on every backend."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from tolerances import assert_equal, integers
 import cuvarconv
 
 
+@pytest.mark.parametrize("function", ["correlate", "spread"])
 @pytest.mark.parametrize(
     "overlap",
     [
@@ -19,12 +20,12 @@ import cuvarconv
     ],
     ids=["same", "rows reversed", "columns reversed", "transposed"],
 )
-def test_output_overlaps_the_input(xp, overlap):
+def test_output_overlaps_the_input(xp, function, overlap):
     values, k = integers((6, 6)), kernels((3, 3), (6, 6))
     x = xp.asarray(values.copy())
     output = overlap(x)
-    assert cuvarconv.correlate(x, xp.asarray(k), output) is output
-    assert_equal(xp.to_numpy(output), reference.correlate(values, k).astype(np.float32))
+    assert getattr(cuvarconv, function)(x, xp.asarray(k), output) is output
+    assert_equal(xp.to_numpy(output), getattr(reference, function)(values, k).astype(np.float32))
 
 
 def test_output_overlaps_the_input_over_many_blocks(xp):

@@ -316,15 +316,6 @@ def test_layouts_of_the_output(xp, layout):
     assert_equal(xp.to_numpy(output), reference.spread(z, k, stride=2).astype(output.dtype))
 
 
-@pytest.mark.parametrize("overlap", [lambda z: z, lambda z: z[::-1], lambda z: z.T], ids=["same", "up", "T"])
-def test_output_overlaps_the_input(xp, overlap):
-    values, k = spots((6, 6)), kernels((3, 3), (6, 6))
-    z = xp.asarray(values.copy())
-    output = overlap(z)
-    assert cuvarconv.spread(z, xp.asarray(k), output) is output
-    assert_equal(xp.to_numpy(output), reference.spread(values, k).astype(np.float32))
-
-
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("strided", [0, 1])
 def test_strides_of_the_operands(xp, strided, view):
