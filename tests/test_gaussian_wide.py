@@ -14,15 +14,17 @@ from tolerances import assert_close, noise
 import cuvarconv
 from cuvarconv._cpu import _bands, _cuts
 
+FORWARD, BACKWARD = (sys.modules[f"cuvarconv._cpu.gaussian{part}"] for part in ("", "_gradient"))
+
 pytestmark = pytest.mark.parametrize("xp", ["numpy"], indirect=True)
 
 SHAPE = 37, 44
-PLACES = ["_facing_lines", "_sum_band", "_band"]
+PLACES = {"banded_sums": FORWARD, "banded_spread": BACKWARD}
 
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Count the matrix products' parts as they run."""
+    """Count the sums by matrix products as they run."""
     seen = dict.fromkeys(PLACES, 0)
 
     def counting(name, function):
@@ -32,9 +34,15 @@ def counted(monkeypatch):
 
         return call
 
-    for name in PLACES:
-        monkeypatch.setattr(_bands, name, counting(name, getattr(_bands, name)))
+    for name, module in PLACES.items():
+        monkeypatch.setattr(module, name, counting(name, getattr(module, name)))
     return seen
+
+
+@pytest.fixture(params=[True, False], ids=["small products", "copies"])
+def each_way(request, monkeypatch):
+    """Make bands as where BLAS has kernels for small products, and as where it has none."""
+    monkeypatch.setattr(_bands, "has_small_products", lambda: request.param)
 
 
 def wide(shape=SHAPE, low=4.2, high=6.0, seed=3):
@@ -47,12 +55,12 @@ def wide(shape=SHAPE, low=4.2, high=6.0, seed=3):
 def check(xp, x, sigma, counted, **keywords):
     """Compare the filter and all its gradients with the loops."""
     y = gaussian_filter(xp, x, sigma, **keywords)
-    assert counted["_sum_band"] > 0
-    assert counted["_band"] == 0
+    assert counted["banded_sums"] > 0
+    assert counted["banded_spread"] == 0
     assert_close(y, reference_gaussian.gaussian_filter(x, sigma, **keywords))
     g = noise(y.shape, x.dtype, 9)
     in_x, in_sigma = vjp(xp, g, x, sigma, **keywords)
-    assert counted["_band"] > 0
+    assert counted["banded_spread"] > 0
     expected, rows, columns, _ = reference_gaussian.gaussian_filter_vjp(g, x, sigma, **keywords)
     assert_close(in_x, expected if x.dtype.kind == "c" else np.real(expected), x.dtype)
     pairs = zip(in_sigma, (rows, columns), sigma, strict=True) if isinstance(sigma, tuple) else ()
@@ -62,6 +70,7 @@ def check(xp, x, sigma, counted, **keywords):
 
 @pytest.mark.parametrize("mode", ["reflect", "constant", "wrap", ("constant", "mirror")])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.usefixtures("each_way")
 def test_maps(xp, mode, dtype, counted):
     check(xp, noise(SHAPE, dtype), wide(), counted, mode=mode)
 
@@ -88,14 +97,29 @@ def test_radii_from_0(xp, counted):
     check(xp, noise(SHAPE, "float64"), wide(low=0, high=7), counted, mode="constant")
 
 
-@pytest.mark.parametrize("run", [16, 17, 44])
+@pytest.mark.parametrize("run", [5, 16, 17, 100])
+@pytest.mark.usefixtures("each_way")
 def test_cut_in_many_parts(xp, run, counted, monkeypatch):
+    """Rows that there is no room for at once, runs of pixels and what is left of a line."""
     monkeypatch.setattr(_bands, "_RUN", run)
-    monkeypatch.setattr(_bands, "_LINES", 1 << 16)
     monkeypatch.setattr(_cuts, "_PIECE", 1000)
+    for module, name in [(FORWARD, "_SCRATCH"), (BACKWARD, "_SCRATCH"), (BACKWARD, "_SPREAD_SCRATCH")]:
+        monkeypatch.setattr(module, name, 1 << 19)
     map_ = wide((45, 52), low=1)
     map_[:16, :16] /= 4
     check(xp, noise((2, 45, 52), "float32"), map_, counted)
+
+
+def test_wider_than_a_mirrored_product(xp, counted, monkeypatch):
+    """Where BLAS has kernels for small products, wide bands are copied all the same."""
+    monkeypatch.setattr(_bands, "has_small_products", lambda: True)
+    check(xp, noise((20, 90), "float64"), wide((20, 90), low=1, high=11), counted, mode="wrap")
+
+
+@pytest.mark.usefixtures("each_way")
+@pytest.mark.parametrize("shape", [(1, 40), (40, 1), (3, 5)], ids=str)
+def test_small_images(xp, shape, counted):
+    check(xp, noise((3, *shape), "float64"), wide(shape, 3, 4.4), counted, mode="constant")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e38])
@@ -105,7 +129,7 @@ def test_what_is_not_finite_stays_within_reach(xp, value, counted):
     x[3, 5] = value
     expected = reference_gaussian.gaussian_filter(x, map_)
     found = gaussian_filter(xp, x, map_)
-    assert counted["_facing_lines"] == 0
+    assert counted["banded_sums"] == 0
     assert np.array_equal(np.isfinite(found), np.isfinite(expected))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     expected = reference_gaussian.gaussian_filter_vjp(x, noise(x.shape), map_)[0]
@@ -119,7 +143,7 @@ def test_long_sums_lose_nothing(xp, reach, counted):
     """An image of ones stays so to rounding, whatever the number of terms."""
     x, map_ = np.ones((20, 24), np.float32), np.full((20, 24), 1e4, np.float32)
     y = gaussian_filter(xp, x, map_, radius=(reach, 16), mode="wrap")
-    assert (counted["_facing_lines"] > 0) == (reach == 300)
+    assert (counted["banded_sums"] > 0) == (reach == 300)
     np.testing.assert_allclose(y, 1, rtol=1e-6)
     noisy = x + noise(x.shape)
     for radius in ((reach, 16), (16, reach)):
@@ -137,14 +161,13 @@ def small_blocks(monkeypatch):
         seen.append(len(places))
         return places
 
-    forward, backward = (sys.modules[f"cuvarconv._cpu.gaussian{part}"] for part in ("", "_gradient"))
-    for module in (forward, backward):
+    for module in (FORWARD, BACKWARD):
         monkeypatch.setattr(module, "cuts", counting)
-    monkeypatch.setattr(forward, "_BLOCK", (2400, 40))
-    monkeypatch.setattr(backward, "_SPREAD", (2400, 40))
-    monkeypatch.setattr(backward, "_BLOCK", 2400)
+        monkeypatch.setattr(module, "WIDTH", 40)
+    for name in ("_SMALLEST", "_LARGEST"):
+        monkeypatch.setattr(FORWARD, name, 2400)
+    monkeypatch.setattr(BACKWARD, "_BLOCK", 2400)
     monkeypatch.setattr(_cuts, "_PIECE", 100)
-    monkeypatch.setattr(_cuts, "_DISTANCE", 100)
     return seen
 
 
@@ -196,4 +219,4 @@ def test_stacks_need_little_memory(xp, shape, dtype, counted):
                 return cuvarconv.gaussian_filter_vjp(image, image, map_, wrt=wrt)
 
             assert beyond_results(call) <= LIMIT
-    assert (counted["_band"] > 0) == (shape[-1] >= 16)
+    assert counted["banded_spread"] > 0

@@ -1,84 +1,162 @@
-"""Sums under wide Gaussians as matrix products, which take more operations, but at another rate.
+"""Sums under Gaussians as matrix products, which take more operations, but at another rate.
 
-For pixels j in a run of row i, with the weights a_m of distances in rows and b_n of those in columns, and any
-column c that one of them reaches,
+For a run of pixels j in row i, with the weights a_m of distances in rows and b_n of those in columns, and all
+columns c that one of them reaches,
 
-    t[j,c] = Σ_m a_m[j] (x[i+m,c] + x[i−m,c]),    y[j] = Σ_n b_n[j] (t[j,j+n] + t[j,j−n]):
+    t[j,c] = Σ_m a_m[j] (x[i+m,c] + x[i−m,c]),    y[j] = Σ_c b_|c−j|[j] t[j,c]:
 
-the first is a product of matrices, and the second reads a band of it.
+the first is a product of matrices, and the second weighs its rows with those of a band matrix.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from cuvarconv._blocks import even
+from cuvarconv._blocks import blocks, even
 from cuvarconv._cpu._aligned import zeros
 from cuvarconv._cpu._mirrored import Pixels
 from cuvarconv._cpu._scratch import Scratch
-from cuvarconv._cpu._sums import runs
 from cuvarconv._cpu._widths import Maps
+from cuvarconv._cpu._workers import has_small_products
 
-_RUN = 64  # pixels; longer runs share more sums of lines, but have wider matrices around their bands
-_LINES = 2 << 20  # bytes of the sums of lines
-_LEAST = 16  # pixels, of both reaches and of a piece's width; below, taps one by one are faster
+_RUN = 16  # pixels; longer runs share more sums of lines, but have wider matrices around their bands
 _MOST = 512  # reach in rows; sums of more terms in one product lose digits
 
+# Pixels of the smaller reach; below, taps one by one are faster.
+_LEAST = 12
+_LEAST_OF_SMALL = 6  # where BLAS has kernels for small products
+_MIRRORED = 32  # at most, where it has: the two sides of a band are a product too
 
-def banded(far: int, wide: int, width: int) -> bool:
-    """Return whether windows that reach so far from pieces of a `width` are summed up here.
+
+def banded(far: int, wide: int) -> bool:
+    """Return whether windows that reach so far in rows and in columns are summed up here.
 
     All pixels must be finite, as those that a product weighs with 0 count too.
     """
-    return min(far, wide, width) >= _LEAST and far <= _MOST
+    return min(far, wide) >= (_LEAST_OF_SMALL if has_small_products() else _LEAST) and far <= _MOST
 
 
 def banded_work(far: int, wide: int) -> float:
     """Return the work for a pixel and so many distances, in taps that are summed up one by one."""
-    return 0.09 * far * (_RUN + 2 * wide) + 6 * wide
+    return 0.06 * far * (_RUN + 2 * wide) + 2.5 * wide
+
+
+@dataclass(frozen=True)
+class _Runs:
+    """Neighbouring runs of as many pixels, from the first on."""
+
+    first: int
+    count: int
+    length: int
+
+    def pixels(self, values: np.ndarray) -> np.ndarray:
+        """View (…, columns) as (…, runs, pixels)."""
+        part = values[..., self.first : self.first + self.count * self.length]
+        return part.reshape(*part.shape[:-1], self.count, self.length)
+
+    def matrices(self, weights: np.ndarray) -> np.ndarray:
+        """View (distances, rows, planes, columns) as (rows, planes, runs, pixels, distances)."""
+        return self.pixels(weights).transpose(1, 2, 3, 4, 0)
+
+    def reached(self, lines: np.ndarray, reach: int) -> np.ndarray:
+        """View (distances, rows, planes, columns) as (rows, planes, runs, distances, columns).
+
+        The columns begin as far from the first pixel as pixels reach, and so do those of each run.
+        """
+        distances, rows, planes, _ = lines.shape
+        across, down, plane, step = lines.strides
+        shape = rows, planes, self.count, distances, self.length + 2 * reach
+        strides = down, plane, self.length * step, across, step
+        return np.ndarray(shape, lines.dtype, lines, self.first * step, strides)
+
+
+def _all_runs(width: int) -> list[_Runs]:
+    """Cut a line into runs of one length, and the rest."""
+    length = even(width, _RUN)[0].stop
+    whole, rest = divmod(width, length)
+    return [_Runs(0, whole, length), *([_Runs(width - rest, 1, rest)] if rest else [])]
 
 
 def banded_sums(pixels: Pixels, products: Sequence[Maps], scratch: Scratch) -> list[np.ndarray]:
     """Return Σ_{m,n} a_m b_n x[i+m,j+n] for each pair (a, b) as `aligned_sums` does."""
-    totals = [np.empty(rows.shape[1:], pixels.dtype) for rows, _ in products]
+    tile, wide, dtype = pixels.tile, pixels.reach[1], pixels.dtype
+    assert tile is not None
+    down, across = ({id(weights): weights for weights in side} for side in zip(*products, strict=True))
+    totals = [np.empty(rows.shape[1:], dtype) for rows, _ in products]
+    distances, height, planes, width = products[0][0].shape
+    matrices = (len(down) + len(across)) * planes * width * (_RUN + 2 * wide + 1)
+    numbers = distances * tile[0].size + matrices
     kept = scratch.taken
-    for rows, lines in _facing_lines(pixels, len(products[0][0]), scratch):
+    for rows in even(height, max(1, scratch.left // (numbers * dtype.itemsize))):
+        lines = _facing_lines(pixels, rows, distances, scratch)
         room = scratch.taken
-        for run in even(pixels.shape[1], _RUN):
-            reached = lines[..., run.start : run.stop + 2 * pixels.reach[1]].transpose(1, 2, 0, 3)
-            for (down, across), total in zip(products, totals, strict=True):
-                scratch.clear(room)
-                weights = down[:, rows, :, run].transpose(1, 2, 3, 0)
-                product = scratch.empty((*weights.shape[:-1], reached.shape[-1]), pixels.dtype)
-                np.matmul(weights, reached, out=product)
-                _sum_band(product, across[:, rows, :, run], total[rows, :, run], scratch)
+        for runs in _all_runs(width):
+            scratch.clear(room)
+            reached = runs.reached(lines, wide)
+            sums = {
+                key: _product(runs.matrices(weights[:, rows]), reached, scratch)
+                for key, weights in down.items()
+            }
+            bands = {
+                key: _band(runs.matrices(weights[:, rows]), runs.length + 2 * wide, scratch)
+                for key, weights in across.items()
+            }
+            for (first, second), total in zip(products, totals, strict=True):
+                target = runs.pixels(total[rows])
+                np.einsum("...c,...c->...", bands[id(second)], sums[id(first)], out=target)
         scratch.clear(kept)
     return totals
 
 
-def _facing_lines(pixels: Pixels, distances: int, scratch: Scratch) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield some rows, and x[i+m,c] + x[i−m,c] as (distances, rows, planes, columns)."""
-    tile, (far, _), height = pixels.tile, pixels.reach, pixels.shape[0]
+def _facing_lines(pixels: Pixels, rows: slice, distances: int, scratch: Scratch) -> np.ndarray:
+    """Return x[i+m,c] + x[i−m,c] of some rows as (distances, rows, planes, columns)."""
+    tile = pixels.tile
     assert tile is not None
-    for rows in even(height, max(1, _LINES // (distances * tile[0].size * tile.itemsize))):
-        shape = distances, rows.stop - rows.start, *tile.shape[1:]
-        below, above = (
-            as_strided(tile[far + rows.start :], shape, (step, *tile.strides))
-            for step in (tile.strides[0], -tile.strides[0])
-        )
-        yield rows, np.add(below, above, out=scratch.empty(shape, pixels.dtype))
+    shape = distances, rows.stop - rows.start, *tile.shape[1:]
+    first = tile[pixels.reach[0] + rows.start :]
+    below, above = (
+        as_strided(first, shape, (step, *tile.strides)) for step in (tile.strides[0], -tile.strides[0])
+    )
+    return np.add(below, above, out=scratch.empty(shape, pixels.dtype))
 
 
-def _sum_band(product: np.ndarray, weights: np.ndarray, total: np.ndarray, scratch: Scratch) -> None:
-    """Write Σ_n b_n[j] (t[j,j+n] + t[j,j−n]), t being (rows, planes, j, columns from the farthest on)."""
-    right, left = _facing_diagonals(product, weights.shape)
-    pairs = np.add(right, left, out=scratch.empty(weights.shape, product.dtype))
-    parts = (np.einsum("nijk,nijk->ijk", pairs[run], weights[run]) for run in runs(len(weights)))
-    total[...] = functools.reduce(np.add, parts)
+def _product(rows: np.ndarray, columns: np.ndarray, scratch: Scratch) -> np.ndarray:
+    return np.matmul(rows, columns, out=scratch.empty((*rows.shape[:-1], columns.shape[-1]), rows.dtype))
+
+
+def _band(weights: np.ndarray, columns: int, scratch: Scratch) -> np.ndarray:
+    """Return matrices b_|c−j|[j] of weights (…, j, distances), (…, j, columns c from the farthest on).
+
+    Lines that end with as many zeros as there are pixels, and one more, are such a matrix if the next one
+    is taken to begin one number earlier.
+    """
+    *outer, length, distances = weights.shape
+    centre, end = distances - 1, 2 * distances - 1
+    if has_small_products() and distances <= _MIRRORED + 1:
+        lines = _product(weights, _mirror(distances, columns + 1, weights.dtype), scratch)
+    else:
+        lines = scratch.empty((*outer, length, columns + 1), weights.dtype)
+        lines[..., :centre] = weights[..., :0:-1]
+        lines[..., centre:end] = weights
+        lines[..., centre] += weights[..., 0]
+        lines[..., end:] = 0
+    strides = *lines.strides[:-2], columns * lines.itemsize, lines.itemsize
+    return np.ndarray((*outer, length, columns), lines.dtype, lines, 0, strides)
+
+
+@functools.cache
+def _mirror(distances: int, columns: int, dtype: np.dtype) -> np.ndarray:
+    """Return the matrix that writes weights to both sides of the first, which meet there."""
+    matrix = np.zeros((distances, columns), dtype)
+    for distance in range(distances):
+        for column in (distances - 1 - distance, distances - 1 + distance):
+            matrix[distance, column] += 1
+    return matrix
 
 
 def banded_spread(values: np.ndarray, weights: Maps, scratch: Scratch) -> np.ndarray:
@@ -87,38 +165,56 @@ def banded_spread(values: np.ndarray, weights: Maps, scratch: Scratch) -> np.nda
     far, wide = len(rows) - 1, len(columns) - 1
     height, planes, width = values.shape
     patch = zeros((height + 2 * far, planes, width + 2 * wide), values.dtype)
+    runs, apart, reached = _runs_apart(width, wide)
+    numbers = (far + 1) * min(runs.count, apart) * (width + reached) + width * (wide + 2 + reached)
     kept = scratch.taken
-    for some in even(height, max(1, _LINES // (len(rows) * patch[0].nbytes))):
-        lines = scratch.empty((len(rows), some.stop - some.start, *patch.shape[1:]), patch.dtype)
-        lines[...] = 0
-        room = scratch.taken
-        for run in even(width, _RUN):
-            scratch.clear(room)
-            band = _band(columns[:, some, :, run], values[some, :, run], scratch)
-            down = rows[:, some, :, run].transpose(1, 2, 0, 3)
-            sums = np.matmul(down, band, out=scratch.empty((*down.shape[:-1], band.shape[-1]), patch.dtype))
-            lines[..., run.start : run.stop + 2 * wide] += sums.transpose(2, 0, 1, 3)
-        for line, row in enumerate(range(some.start, some.stop)):
-            patch[row + far : row + 2 * far + 1] += lines[:, line]
-            patch[row : row + far + 1] += lines[::-1, line]
+    room = scratch.left // (2 * numbers * patch.itemsize)  # blocks may be up to twice as large
+    for some in blocks((height, planes), max(1, room)):
+        given = values[some]
+        weighed = scratch.empty((wide + 1, *given.shape), patch.dtype)
+        np.multiply(columns[(slice(None), *some)], given, out=weighed)
+        for distance, line in enumerate(_spread_lines(rows[(slice(None), *some)], weighed, scratch)):
+            centre = far + some[0].start
+            for first in (centre - distance, centre + distance):
+                target = patch[first : first + len(line), some[1]]
+                np.add(target, line[..., : patch.shape[-1]], out=target)
         scratch.clear(kept)
     return patch
 
 
-def _band(weights: np.ndarray, values: np.ndarray, scratch: Scratch) -> np.ndarray:
-    """Return t[j,j±n] = b_n[j] v[j] as (rows, planes, j, columns from the farthest on), elsewhere 0."""
-    wide, (*outer, length) = len(weights) - 1, values.shape
-    band = scratch.empty((*outer, length, length + 2 * wide), values.dtype)
-    band[...] = 0
-    right, left = _facing_diagonals(band, weights.shape)
-    np.multiply(weights, values, out=right)
-    left += right
-    return band
+def _runs_apart(width: int, reach: int) -> tuple[_Runs, int, int]:
+    """Return runs of one length, how far apart they reach other columns, and how many columns that is."""
+    runs = _all_runs(width)[0]
+    apart = 1 - (-2 * reach // runs.length)
+    return runs, apart, apart * runs.length
 
 
-def _facing_diagonals(band: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """View t[j,j+n] and t[j,j−n] as (distances n, rows, planes, j)."""
-    outer, (down, across) = band.strides[:-2], band.strides[-2:]
-    centres = band[..., shape[0] - 1 :]
-    right, left = (as_strided(centres, shape, (step, *outer, down + across)) for step in (across, -across))
-    return right, left
+def _spread_lines(rows: np.ndarray, weighed: np.ndarray, scratch: Scratch) -> np.ndarray:
+    """Return Σ_{j±n=c} a_m b_n v[j] as (distances m, rows, planes, columns c from the farthest on, and more).
+
+    Runs so far apart that they reach other columns are written to one array, and these added up: NumPy
+    would copy terms before it added them to many pieces of lines.
+    """
+    wide, width = len(weighed) - 1, weighed.shape[-1]
+    runs, apart, reached = _runs_apart(width, wide)
+    shape = min(apart, runs.count), *rows.shape[:-1], width - runs.length + reached
+    lines = scratch.empty(shape, weighed.dtype)
+    band = _band(runs.matrices(weighed), reached, scratch)
+    down = runs.matrices(rows).swapaxes(-1, -2)
+    for number, line in enumerate(lines):
+        some = slice(number, None, apart)
+        start, count = number * runs.length, len(range(runs.count)[some])
+        stop = start + count * reached
+        line[..., :start] = 0
+        line[..., stop:] = 0
+        target = line[..., start:stop].reshape(*line.shape[:-1], count, reached)
+        np.matmul(down[:, :, some], band[:, :, some], out=target.transpose(1, 2, 3, 0, 4))
+    total = lines[0]
+    for line in lines[1:]:
+        np.add(total, line, out=total)
+    for run in _all_runs(width)[1:]:
+        band = _band(run.matrices(weighed), run.length + 2 * wide, scratch)
+        sums = _product(run.matrices(rows).swapaxes(-1, -2), band, scratch)[:, :, 0].transpose(2, 0, 1, 3)
+        target = total[..., run.first : run.first + sums.shape[-1]]
+        np.add(target, sums, out=target)
+    return total

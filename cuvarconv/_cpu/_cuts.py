@@ -11,10 +11,9 @@ from cuvarconv._cpu._widths import Widths
 
 CELL = 16  # pixels along either axis that are not cut further
 
-# What takes as long as one pixel and one tap, measured with radii from 2 to 24.
+# What takes as long as one pixel and one tap, measured with radii from 2 to 32.
 _LINE = 5  # a pixel's weight at one distance
-_DISTANCE = 30000  # the calls for one distance
-_PIECE = 200000  # the calls for a piece
+_PIECE = 1000000  # the calls for a piece, at which threads wait for each other
 
 
 def cuts(widths: Widths, most: int) -> Iterator[tuple[slice, slice]]:
@@ -42,8 +41,8 @@ def cuts(widths: Widths, most: int) -> Iterator[tuple[slice, slice]]:
         width = column_ends[across.stop] - column_ends[across.start]
         pixels = high * planes * width
         weights = _LINE * (far if same else far + wide)
-        sums = banded_work(far, wide) if banded(far - 1, wide - 1, width) else far * wide
-        return int((weights + sums) * pixels) + _DISTANCE * wide + _PIECE, pixels * max(far, wide)
+        sums = banded_work(far, wide) if banded(far - 1, wide - 1) else far * wide
+        return int((weights + sums) * pixels) + _PIECE, pixels * max(far, wide)
 
     def halves_of(
         down: slice, across: slice, whole: int, weights: int

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from cuvarconv._blocks import Where
 from cuvarconv._cpu._tiles import gather
@@ -47,6 +48,18 @@ class Pixels:
         tile = _tile(self.planes, Window(self.window.rows, columns, self.window.cval), self.dtype)
         tile *= self.dtype.type(self.scale)
         return tile
+
+    def add_facing_columns(self, distances: range, lines: np.ndarray) -> None:
+        """Write what columns so far to the right and to the left add up to, as `shifted` returns them."""
+        if self.tile is None:
+            for n, line in zip(distances, lines, strict=True):
+                np.add(self.shifted(n), self.shifted(-n), out=line)
+            return
+        right, left = (
+            as_strided(self.shifted(sign * distances.start), lines.shape, (sign * step, *self.tile.strides))
+            for sign, step in ((1, self.tile.itemsize), (-1, self.tile.itemsize))
+        )
+        np.add(right, left, out=lines)
 
     def level(self) -> Pixels:
         """Take off what all pixels have in common, which sums whose weights add up to 0 would only lose to.

@@ -34,6 +34,11 @@ class Scratch:
         """Bytes handed out."""
         return self._taken
 
+    @property
+    def left(self) -> int:
+        """Bytes that can be handed out."""
+        return self._buffer.size - self._taken
+
     def clear(self, kept: int = 0) -> None:
         """Take back all parts but those that were handed out when so many bytes were taken."""
         self._taken = kept

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,15 +24,19 @@ from cuvarconv._cpu._widths import (
     read_widths,
     turned_taps,
 )
-from cuvarconv._cpu._workers import for_each, serial_blas
+from cuvarconv._cpu._workers import for_each, get_workers, serial_blas
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-_BLOCK = (1 << 16, 256)  # outputs, and columns of them, that are cut further where their radii differ
-_WEIGHTS = 2 << 20  # bytes of a piece's weights along one axis; they stay in the caches
-_SCRATCH = 5 * _WEIGHTS  # bytes: weights and their sums along both axes, and the pixels
-_PAIRS = 1 << 19  # sums of two pixels that face each other, formed at once; at least one column's
-_BYTES = 20 << 20  # that a worker takes
+# Outputs, and columns of them, that are cut further where their radii differ.  The more there are the longer
+# are the calls, and the less threads wait for each other; but there are to be several blocks for each.
+_SMALLEST, _LARGEST = 1 << 16, 1 << 17
+_BLOCKS = 8
+WIDTH = 256
+_WEIGHTS = 3 << 20  # bytes of a piece's weights along one axis
+_SCRATCH = 16 << 20  # bytes: weights and their sums along both axes, pixels and pairs; less for many workers
+_BESIDE = 11 << 20  # that a worker takes besides
+_WORKERS = 3
 
 
 def gaussian(
@@ -57,16 +62,23 @@ def gaussian(
         return
     dtype = accumulator_dtype(dtype)
 
+    room = min(_SCRATCH, WORKSPACE // min(get_workers(), _WORKERS) - _BESIDE)
+
     def block(where: Where) -> None:
-        scratch = Scratch(_SCRATCH)
+        scratch = Scratch(room)
         for here, widths, pixels in pieces(input, sigmas, angle, where, window, truncate, dtype):
             target = output[here]
             total = _aligned(pixels, widths, scratch) if angle is None else _turned(pixels, widths)
             store(target, planes_first(total, target.shape))
 
-    elements = block_elements(output.shape, window, _BLOCK, _WEIGHTS // dtype.itemsize)
+    elements = block_elements(output.shape, window, block_size(output.shape), _WEIGHTS // dtype.itemsize)
     with serial_blas:
-        for_each(block, rectangles(output.shape, elements, _BLOCK[1]), most_workers=WORKSPACE // _BYTES)
+        for_each(block, rectangles(output.shape, elements, WIDTH), most_workers=_WORKERS)
+
+
+def block_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Return how many elements a block of an array may have, and how many columns."""
+    return min(max(_SMALLEST, math.prod(shape) // _BLOCKS), _LARGEST), WIDTH
 
 
 def block_elements(shape: tuple[int, ...], window: Window, size: tuple[int, int], weights: int) -> int:
@@ -138,20 +150,20 @@ def aligned_sums(
     Both are given for distances from 0, where they are halved, as pixels there face themselves.
     """
     shape, dtype = widths.sigmas[0].shape, pixels.dtype
-    if pixels.tile is not None and not pixels.guarded and banded(*pixels.reach, shape[-1]):
+    if pixels.tile is not None and not pixels.guarded and banded(*pixels.reach):
         return banded_sums(pixels, products, scratch)
     size, (far, wide) = widths.sigmas[0].size, (reach + 1 for reach in pixels.reach)
     weights = [(rows.reshape(far, size), columns.reshape(wide, size)) for rows, columns in products]
     sums = [scratch.empty((wide, size), dtype) for _ in products]
-    stack = min(wide, max(1, _PAIRS // (far * size)))
+    numbers = pixels.lines * size // shape[0] + far * size  # of a column's lines and pairs
+    stack = min(wide, max(1, scratch.left // (numbers * dtype.itemsize)))
     lines = scratch.empty((stack, pixels.lines, *shape[1:]), dtype)
     above, below = facing_lines(lines, far)
     pairs = scratch.empty(above.shape, dtype)
     radii = widths.radii if pixels.guarded else (None, None)
     for first in range(0, wide, stack):
         some = range(first, min(first + stack, wide))
-        for n, line in zip(some, lines, strict=False):
-            np.add(pixels.shifted(n), pixels.shifted(-n), out=line)
+        pixels.add_facing_columns(some, lines[: len(some)])
         pair = np.add(above[: len(some)], below[: len(some)], out=pairs[: len(some)])
         for (rows, _), row_sums in zip(weights, sums, strict=True):
             _add_up(pair, rows, row_sums[some.start : some.stop], radii[0])

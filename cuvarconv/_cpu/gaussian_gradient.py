@@ -29,10 +29,12 @@ from cuvarconv._cpu._widths import (
 )
 from cuvarconv._cpu._workers import for_each, serial_blas
 from cuvarconv._cpu.gaussian import (
+    WIDTH,
     ColumnSums,
     aligned_norm,
     aligned_sums,
     block_elements,
+    block_size,
     centre_pixels,
     clear,
     pieces,
@@ -42,9 +44,6 @@ from cuvarconv._cpu.gaussian import (
 from cuvarconv._dtypes import accumulator_dtype
 from cuvarconv._window import Window
 
-# Pixels, and columns of them, that are summed up together.  In smaller blocks the outputs around them
-# weigh more, and two threads queue at the interpreter lock.
-_SPREAD = (1 << 16, 256)
 _SPREAD_WEIGHTS = 4 << 20  # bytes of those of outputs that are spread at once, along one axis
 _SPREAD_SCRATCH = 3 * _SPREAD_WEIGHTS  # bytes: weights, and their products with values
 _PATCH, _TURNED_PATCH = 1 << 20, 1 << 18  # entries under the windows that are summed up together
@@ -52,8 +51,8 @@ _SPREAD_BYTES = 15 << 20  # that a worker takes for them, and arrays of all outp
 _ARRAYS, _TURNED_ARRAYS = 2, 16  # those with an angle are in double precision
 _TURNED_PATCHES = 4  # arrays of the entries that are summed up together, with an angle
 _BLOCK = 1 << 16  # outputs whose slopes are summed together
-_PIECE = 1 << 20  # bytes of a piece's weights along one axis
-_SCRATCH = 8 * _PIECE  # bytes: weights, their slopes, and the sums of two
+_PIECE = 2 << 20  # bytes of a piece's weights along one axis
+_SCRATCH = 6 * _PIECE  # bytes: weights, their slopes, and the sums of two
 _BYTES = 24 << 20  # that a worker takes for them
 
 
@@ -100,8 +99,8 @@ def gaussian_input_gradient(
         spread_tiles(total, window, down, across, tile_sum, _PATCH if angle is None else _TURNED_PATCH)
         store(target, total)
 
-    elements = block_elements(output.shape, window, _SPREAD, _SPREAD_WEIGHTS // 8)
-    places = rectangles(output.shape, elements, _SPREAD[1])
+    elements = block_elements(output.shape, window, block_size(output.shape), _SPREAD_WEIGHTS // 8)
+    places = rectangles(output.shape, elements, WIDTH)
     workers = WORKSPACE // _bytes(places[0], window, sigmas, angle, dtype) if places else 1
     with serial_blas:
         for_each(block, places, most_workers=workers)
@@ -170,7 +169,7 @@ def _spread_aligned(
     values /= aligned_norm(weights, 1.0)
     far, wide = widths.reach
     patched = math.prod(length + 2 * far for length, far in zip(values.shape, (far, 0, wide), strict=True))
-    if not guarded and patched <= _PATCH and banded(far, wide, values.shape[-1]):
+    if not guarded and patched <= _PATCH and banded(far, wide):
         patch = banded_spread(values, weights, scratch)
         first, second = far - shifts[0], wide - shifts[1]
         tile += patch[first : first + tile.shape[0], :, second : second + tile.shape[2]]
