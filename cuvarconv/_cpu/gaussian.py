@@ -155,7 +155,7 @@ def aligned_sums(
     size, (far, wide) = widths.sigmas[0].size, (reach + 1 for reach in pixels.reach)
     weights = [(rows.reshape(far, size), columns.reshape(wide, size)) for rows, columns in products]
     sums = [scratch.empty((wide, size), dtype) for _ in products]
-    numbers = pixels.lines * size // shape[0] + far * size  # of a column's lines and pairs
+    numbers = pixels.lines * size // shape[0] + (1 + pixels.guarded) * far * size  # lines, pairs, and terms
     stack = min(wide, max(1, scratch.left // (numbers * dtype.itemsize)))
     lines = scratch.empty((stack, pixels.lines, *shape[1:]), dtype)
     above, below = facing_lines(lines, far)
