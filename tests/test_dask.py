@@ -207,8 +207,9 @@ def test_narrow_blocks(dtype, chunks):
         (cuvarconv.correlate, (x,), {"weights": one}),
         (cuvarconv.normalized_correlate, (x, k), {}),
         (cuvarconv.affinity, (features,), {"size": 3}),
-        (cuvarconv.gaussian_filter, (x, sigma), {"radius": 9}),
-        (cuvarconv.gaussian_filter, (infinite, sigma), {"radius": 9}),
+        (cuvarconv.gaussian_filter, (x, sigma), {"radius": (9, 5)}),
+        (cuvarconv.gaussian_filter, (x, sigma), {"radius": (5, 9)}),
+        (cuvarconv.gaussian_filter, (infinite, sigma), {"radius": (5, 9)}),
         (cuvarconv.gaussian_filter, (x,), {"sigma": 3}),
     ]
     for function, operands, keywords in calls:
@@ -250,7 +251,7 @@ def test_normalized(mode, mask_shape):
 
 def maps(case):
     """Return σ and keywords of a call of `gaussian_filter`, in memory and as dask arrays."""
-    rows, everywhere = noise((9, 1), np.float64, 2) ** 2, noise(IMAGE, np.float64, 3) ** 2
+    rows, everywhere = noise((9, 1), np.float64, 2) ** 2, np.minimum(noise(IMAGE, np.float64, 3) ** 2, 1.3)
     everywhere[2:4] = 0
     angle = noise(IMAGE, np.float64, 4)
     pair = (rows, rows + 0.2)
@@ -285,6 +286,14 @@ def test_gaussian(case, mode):
     lazy = vjp(chunked(g), lazy_x, lazy_sigma, wrt=wrt, mode=mode, cval=0.5, **lazy_keywords)
     for computed, known in assert_lazy(flat(lazy), flat(expected)):
         assert_close(computed, known)
+
+
+@pytest.mark.parametrize("chunks", [(1, 1), (4, 1), (7, 6)], ids=str)
+def test_wide_gaussian(chunks):
+    """Sums that are matrix products, whose order depends on their shapes."""
+    x, sigma = noise((20, 18), np.float64), 2 + noise((20, 18), np.float64, 2) ** 2
+    computed = cuvarconv.gaussian_filter(chunked(x, image=chunks), sigma).compute()
+    assert_close(computed, cuvarconv.gaussian_filter(x, sigma))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "constant", ("wrap", "nearest")])
